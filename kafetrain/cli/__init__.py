@@ -1,0 +1,54 @@
+"""The `kafetrain` command.
+
+Each command lives in a module of its own, which imports what it needs when it runs: `kafetrain --help` must not wait
+for a Kafka client. To add one, write `kafetrain/cli/NAME.py` with a function, or with a `typer.Typer` called `app` for
+several, and register it below.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kafetrain.cli import topics
+from kafetrain.cli.errors import ErrorBoundary
+from kafetrain.cli.shared import show_log_messages
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=ErrorBoundary,
+    help="Ordered retries on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(topics.app, name="topics")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("kafetrain"))
+        raise typer.Exit
+
+
+@app.callback()
+def _before_every_command(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    show_log_messages()
+
+
+def main() -> None:
+    """Run the command line and exit: 0 fine, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    try:
+        app(prog_name="kafetrain")
+    except KeyboardInterrupt:  # outside of any command: while it was still being looked up
+        sys.exit(130)

@@ -1,0 +1,62 @@
+"""kafka-python's errors as the ports' errors, with its text and never a secret."""
+
+from __future__ import annotations
+
+from kafka import errors as kafka_errors
+
+from kafetrain.client.ports import ClientError, NotOwnerError, OffsetOutOfRangeError, RecordTooLargeForClientError
+from kafetrain.errors import first_line
+from kafetrain.record import TopicPartition
+
+__all__ = ["AUTH_ERRORS", "client_error", "is_retriable"]
+
+AUTH_ERRORS = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.IllegalSaslStateError,
+    kafka_errors.AuthorizationError,
+)
+
+_NOT_OWNER = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.FencedInstanceIdError,
+    kafka_errors.FencedMemberEpochError,
+    kafka_errors.StaleMemberEpochError,
+    kafka_errors.NonEmptyGroupError,
+)
+
+_TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
+
+
+def is_retriable(error: BaseException) -> bool:
+    return isinstance(error, (kafka_errors.RetriableError, OSError))
+
+
+def client_error(error: BaseException, doing: str) -> ClientError:
+    """The port's error for one of kafka-python's; `doing` says what was tried, as in "committing for group g"."""
+    if isinstance(error, ClientError):
+        return error
+    text = f"{doing}: {_text(error)}"
+    if isinstance(error, _NOT_OWNER):
+        return NotOwnerError(text)
+    if isinstance(error, _TOO_LARGE):
+        return RecordTooLargeForClientError(text)
+    if isinstance(error, (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError)) and error.args:
+        return OffsetOutOfRangeError([TopicPartition(*place) for place in error.args[0]])
+    if isinstance(error, kafka_errors.LogTruncationError):
+        # The log was cut below the position: the broker has nothing there, as if it were beyond the end.
+        return OffsetOutOfRangeError([TopicPartition(*place) for place in error.divergent_offsets])
+    if isinstance(error, kafka_errors.CorruptRecordError):
+        # Perhaps damaged on its way only, so that another fetch gets it whole.
+        return ClientError(f"{text}. The position has not moved", retriable=True)
+    return ClientError(text, retriable=is_retriable(error))
+
+
+def _text(error: BaseException) -> str:
+    # Texts of kafka-python's errors begin with their type already.
+    if isinstance(error, kafka_errors.KafkaError):
+        return str(error).strip().split("\n", 1)[0][:300]
+    return first_line(error)

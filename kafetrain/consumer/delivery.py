@@ -1,0 +1,43 @@
+"""How a middleware tells the loop that a record is not complete yet, though the handler has returned.
+
+The worker that runs a record keeps a slot for it. `hold_back` leaves a future there, and the record, and with it the
+next of its key, waits for that. So redirects of different keys share their round trips instead of each blocking a
+thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Slot", "current_slot", "hold_back"]
+
+
+class Slot:
+    """Of one worker thread: what the record that it runs waits for."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[Any] | None = None
+
+
+_threads = threading.local()
+
+
+def current_slot() -> Slot:
+    """This worker thread's slot; it has one from now on."""
+    slot: Slot | None = getattr(_threads, "slot", None)
+    if slot is None:
+        slot = _threads.slot = Slot()
+    return slot
+
+
+def hold_back(future: Future[Any]) -> None:
+    """The record that this thread runs is complete when `future` is. Outside of a worker: wait for it here."""
+    slot: Slot | None = getattr(_threads, "slot", None)
+    if slot is None:
+        future.result()
+    else:
+        slot.future = future

@@ -1,0 +1,42 @@
+"""Ordered retries as a middleware: what fails goes through the tracker, and the partition goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafetrain.consumer.delivery import hold_back
+from kafetrain.errors import ConfigurationError
+from kafetrain.outcome import Outcome
+from kafetrain.record import Handler, Record
+from kafetrain.tracker import ErrorTracker
+
+if TYPE_CHECKING:
+    from kafetrain.tracker.source_path import SourcePath
+
+__all__ = ["ErrorHandlingMiddleware"]
+
+
+class ErrorHandlingMiddleware:
+    """Runs the handler where the record may run; redirects or dead-letters it where it fails or must wait.
+
+    Returns the `Outcome` to the middlewares around it (of a handler that returned a future: a future of the outcome).
+    The record is complete once that outcome is durable, which the consumer waits for without blocking its threads.
+    The retries themselves are a `RetryManager`'s. Any thread.
+    """
+
+    def __init__(self, tracker: ErrorTracker) -> None:
+        if not isinstance(tracker, ErrorTracker):
+            raise ConfigurationError(f"ErrorHandlingMiddleware needs an ErrorTracker, not {type(tracker).__name__}")
+        self.tracker = tracker
+        self._path: SourcePath | None = None
+
+    def __call__(self, record: Record, call_next: Handler) -> object:
+        path = self._path
+        if path is None:
+            path = self._path = self.tracker.parts.source
+        result = path.submit(record, call_next)
+        if type(result) is Outcome:
+            return result
+        outcome, done = result  # type: ignore[misc]  # the other member of the union; this is the hot path
+        hold_back(done)
+        return done if outcome is None else outcome

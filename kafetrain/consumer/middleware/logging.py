@@ -1,0 +1,41 @@
+"""Logging as a middleware."""
+
+from __future__ import annotations
+
+from loguru import logger
+
+from kafetrain.errors import first_line
+from kafetrain.outcome import Outcome
+from kafetrain.record import Handler, Record, get_retry_attempt
+
+__all__ = ["LoggingMiddleware"]
+
+
+class LoggingMiddleware:
+    """One event for each record that did not simply succeed; keys and payloads are never logged.
+
+    `success_level` (say "DEBUG"): an event for each success too, which costs the healthy path several microseconds
+    a record. kafetrain's events are silent until the application calls `loguru.logger.enable("kafetrain")`. Any thread.
+    """
+
+    def __init__(self, success_level: str | None = None) -> None:
+        self._success_level = success_level
+
+    def __call__(self, record: Record, call_next: Handler) -> object:
+        try:
+            result = call_next(record)
+        except Exception as error:
+            _bound(record).warning("handler raised {}", first_line(error))
+            raise
+        if result is None or result is Outcome.SUCCEEDED:
+            if self._success_level is not None:
+                _bound(record).log(self._success_level, "record succeeded")
+        elif isinstance(result, Outcome):
+            _bound(record).info("record {}", result.value)
+        return result
+
+
+def _bound(record: Record):  # type: ignore[no-untyped-def]  # loguru's Logger exists for type checkers only
+    return logger.bind(
+        topic=record.topic, partition=record.partition, offset=record.offset, attempt=get_retry_attempt(record)
+    )

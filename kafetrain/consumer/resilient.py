@@ -1,0 +1,99 @@
+"""All three layers in one object: what most applications want."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kafetrain.consumer.consumer import KafkaConsumer, stopped_by_signals, topic_list
+from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose
+from kafetrain.errors import ConfigurationError
+from kafetrain.handlers import check_handler
+from kafetrain.record import Handler, Middleware
+from kafetrain.retry import RetryManager
+from kafetrain.settings import Settings
+from kafetrain.tracker import ErrorTracker
+from kafetrain.tracker.state import Side
+
+__all__ = ["ResilientConsumer"]
+
+
+class ResilientConsumer:
+    """A tracker, a retry manager and a consumer that share it, started and stopped together.
+
+    `run` blocks; `with` starts it in the background and stops it at the end. `middlewares` stand around the handler on
+    both sides, outside of the error handling on the source side. Any thread may call it.
+    """
+
+    def __init__(
+        self, settings: Settings, topics: str | Sequence[str], handler: Handler, middlewares: Sequence[Middleware] = ()
+    ) -> None:
+        check_handler(handler)
+        self._settings, self._topics, self._handler = settings, topic_list(topics), handler
+        if any(isinstance(middleware, ErrorHandlingMiddleware) for middleware in middlewares):
+            raise ConfigurationError("resilient() has its own ErrorHandlingMiddleware; leave yours out")
+        self.tracker = ErrorTracker(settings)
+        """For `locks`; its life is this object's."""
+        self._manager = RetryManager(self.tracker, compose(middlewares, handler))
+        self._consumer = KafkaConsumer(settings).with_middlewares(*middlewares, ErrorHandlingMiddleware(self.tracker))
+        self._started = False
+
+    def start(self) -> None:
+        """Start all layers and return. Where one fails to start, nothing is left running. Again: nothing."""
+        if self._started:
+            return
+        self._started = True
+        try:
+            self.tracker.track_by_assignment(Side.SOURCE)
+            for topic in self._topics:
+                self.tracker.start_tracking(topic)
+            for topic in self._topics:
+                self._manager.start_retry_consumer(topic)
+            self._consumer.start(self._topics, self._handler)
+        except BaseException:
+            try:
+                self.stop()
+            except Exception:
+                pass  # the first error is the one to tell
+            raise
+
+    def run(self) -> None:
+        """Start, and block until `stop`, a signal (in the main thread), or an error, which it raises."""
+        self.start()
+        with stopped_by_signals(self._consumer.request_stop):
+            while not self._consumer.ended(0.2):
+                try:
+                    self._manager.check()
+                except BaseException:
+                    break
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop all layers, bounded by `shutdown_timeout`, and free everything. Raises what ended one of them before."""
+        self._manager.request_stop()
+        self._consumer.request_stop()
+        errors: list[BaseException] = []
+        for stop in (self._consumer.stop, self._manager.stop, self.tracker.close):
+            try:
+                stop()
+            except BaseException as error:
+                errors.append(error)
+        self._started = False
+        if errors:
+            raise errors[0]
+
+    def check(self) -> None:
+        """Raise what ended one of the layers, if something did."""
+        self.tracker.check()
+        self._manager.check()
+        self._consumer.check()
+
+    def __enter__(self) -> ResilientConsumer:
+        self.start()
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            self.stop()
+        except BaseException:
+            if error is None:
+                raise

@@ -1,0 +1,183 @@
+"""Headers of retry and dead-letter records, both ways.
+
+Ours form one block behind the record's own, which keep their order and their duplicates, whatever their names. A
+record's own header that looks like ours (a copy of a retried record, say) therefore survives, and never rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kafetrain.core.entry import Entry, cut
+from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader
+
+__all__ = [
+    "DeadLetterState",
+    "Malformed",
+    "RetryInfo",
+    "decode_retry",
+    "dlq_headers",
+    "retry_headers",
+    "tombstone_headers",
+]
+
+
+class Malformed(ValueError):
+    """A record in a retry topic without the headers that every retry record has."""
+
+
+class DeadLetterState:
+    """Why a record is in the dead-letter topic."""
+
+    EXHAUSTED = "exhausted"
+    NOT_RETRIABLE = "not-retriable"
+    PARKED = "parked"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryInfo:
+    """What the headers of a retry record say, and the source record's own headers."""
+
+    id: MessageId
+    timestamp_ms: int
+    attempt: int
+    due_ms: int
+    lock_offset: int
+    control: str | None
+    user_headers: Headers
+    null_value: bool
+    """The value travels as empty; it was null."""
+
+
+_OURS = frozenset(value for name, value in vars(RetryHeader).items() if name.isupper())
+
+
+def retry_headers(
+    id: MessageId,
+    own: Headers,
+    *,
+    timestamp_ms: int,
+    entry: Entry,
+    max_retries: int | None,
+    lock_offset: int | None = None,
+    nulls_as_empty: bool = True,
+) -> list[tuple[str, bytes | None]]:
+    """The record's own headers, then ours with the entry's present values.
+
+    `nulls_as_empty`: for sending. Without it, null values stay null: for the handler's view.
+    """
+    ours: list[tuple[str, object]] = [
+        (RetryHeader.ID, id),
+        (RetryHeader.GROUP, id.group),
+        (RetryHeader.TOPIC, id.topic),
+        (RetryHeader.PARTITION, id.partition),
+        (RetryHeader.OFFSET, id.offset),
+        (RetryHeader.TIMESTAMP, timestamp_ms),
+        (RetryHeader.ATTEMPT, entry.attempt),
+        (RetryHeader.MAX, max_retries),
+        (RetryHeader.DUE, entry.due_ms),
+        (RetryHeader.FIRST_FAILURE, entry.first_failure_ms),
+        (RetryHeader.REASON, entry.error),
+        (RetryHeader.ERROR_TYPE, entry.error_type),
+        (RetryHeader.LOCK_OFFSET, lock_offset),
+    ]
+    if nulls_as_empty:
+        return _joined(own, ours, RetryHeader.NULL_HEADERS)
+    return [*own, *_encoded(ours)]
+
+
+def dlq_headers(
+    id: MessageId,
+    own: Headers,
+    *,
+    state: str,
+    attempts: int,
+    error_type: str | None,
+    reason: str | None,
+    now_ms: int,
+    first_failure_ms: int | None,
+) -> list[tuple[str, bytes | None]]:
+    """The record's own headers, then those of the dead letter."""
+    ours: list[tuple[str, object]] = [
+        (DlqHeader.ID, id),
+        (DlqHeader.GROUP, id.group),
+        (DlqHeader.TOPIC, id.topic),
+        (DlqHeader.PARTITION, id.partition),
+        (DlqHeader.OFFSET, id.offset),
+        (DlqHeader.ATTEMPTS, attempts),
+        (DlqHeader.REASON, None if reason is None else cut(reason)),
+        (DlqHeader.ERROR_TYPE, None if error_type is None else cut(error_type)),
+        (DlqHeader.STATE, state),
+        (DlqHeader.TIMESTAMP, now_ms),
+        (DlqHeader.FIRST_FAILURE, first_failure_ms),
+    ]
+    return _joined(own, ours, DlqHeader.NULL_HEADERS)
+
+
+def tombstone_headers(key: bytes | None) -> list[tuple[str, bytes | None]]:
+    """A tombstone says whose key it frees, so that this is known after compaction took the entry."""
+    return [] if key is None else [(RetryHeader.KEY, key)]
+
+
+def _encoded(ours: Iterable[tuple[str, object]]) -> list[tuple[str, bytes | None]]:
+    return [(name, str(value).encode()) for name, value in ours if value is not None]
+
+
+def _joined(own: Headers, ours: list[tuple[str, object]], nulls_name: str) -> list[tuple[str, bytes | None]]:
+    nulls = [str(i) for i, (_, value) in enumerate(own) if value is None]
+    ours.append((nulls_name, ",".join(nulls) or None))
+    return [(name, b"" if value is None else value) for name, value in own] + _encoded(ours)
+
+
+def _restored(own: Headers, nulls: bytes | None) -> Headers:
+    if not nulls:
+        return tuple(own)
+    positions = {int(text) for text in nulls.split(b",") if text.isdigit()}
+    return tuple((name, None if i in positions and not value else value) for i, (name, value) in enumerate(own))
+
+
+def decode_retry(record: Record) -> RetryInfo:
+    """Raises `Malformed`, with what is missing or wrong."""
+    headers = record.headers or ()
+    start = next((i for i in range(len(headers) - 1, -1, -1) if headers[i][0] == RetryHeader.ID), -1)
+    if start < 0:
+        raise Malformed(f"no {RetryHeader.ID}")
+    ours = {name: value for name, value in headers[start:] if name in _OURS and value is not None}
+    later = [pair for pair in headers[start:] if pair[0] not in _OURS]  # something on its way added a header
+    own = _restored(headers[:start], ours.get(RetryHeader.NULL_HEADERS))
+
+    def text(name: str) -> str:
+        if name not in ours:
+            raise Malformed(f"no {name}")
+        try:
+            return ours[name].decode()
+        except UnicodeDecodeError:
+            raise Malformed(f"{name} is not UTF-8") from None
+
+    def number(name: str, default: int | None = None) -> int:
+        if default is not None and name not in ours:
+            return default
+        digits = text(name)
+        sign = digits.removeprefix("-")
+        if not (sign.isascii() and sign.isdigit() and len(sign) < 20):
+            raise Malformed(f"{name} is no number")
+        return int(digits)
+
+    try:
+        id = MessageId.parse(text(RetryHeader.ID))
+    except Malformed:
+        raise
+    except ValueError as error:
+        raise Malformed(f"{RetryHeader.ID}: {error}") from None
+    return RetryInfo(
+        id=id,
+        timestamp_ms=number(RetryHeader.TIMESTAMP, record.timestamp),
+        attempt=max(0, number(RetryHeader.ATTEMPT, 0)),
+        due_ms=max(0, number(RetryHeader.DUE, 0)),
+        lock_offset=number(RetryHeader.LOCK_OFFSET),
+        control=text(RetryHeader.CONTROL) if RetryHeader.CONTROL in ours else None,
+        user_headers=tuple(own) + tuple(later),
+        null_value=RetryHeader.NULL_VALUE in ours,
+    )

@@ -1,0 +1,202 @@
+"""The locks of one redirect partition, in memory.
+
+What the log says about each message id, last word wins, plus our own writes as soon as they are acknowledged:
+such a write shadows every log record of its id with a lower offset. The table also remembers ids that have ended,
+as long as their source record may be delivered again. Every change is "this id is now ...", so applying one twice,
+or an older one late, changes nothing.
+
+Pure and not thread-safe: the tracker's mutex guards it. O(1) a change, but for records that arrive out of source
+order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeAlias
+
+from kafetrain.core.entry import Entry, Registration, State
+
+__all__ = ["Chain", "ChainKey", "LockTable", "SourceLocks", "chain_key"]
+
+ChainKey: TypeAlias = "bytes | int"
+
+
+def chain_key(key: bytes | None, offset: int) -> ChainKey:
+    """Which chain a record belongs to within its source partition: one without a key is a chain of its own."""
+    return offset if key is None else key
+
+
+class Chain:
+    """The ids of one (source partition, key): open ones in offset order, the first is the head; and ended ones."""
+
+    __slots__ = ("ended", "key", "open")
+
+    def __init__(self, key: ChainKey) -> None:
+        self.key = key
+        self.open: deque[int] = deque()
+        self.ended: set[int] = set()
+
+    def add_open(self, offset: int) -> None:
+        if not self.open or offset > self.open[-1]:
+            self.open.append(offset)
+        else:  # redelivered around a crash: rare, so a linear insert will do
+            at = next(i for i, other in enumerate(self.open) if other > offset)
+            self.open.insert(at, offset)
+
+
+class SourceLocks:
+    """The locks of one source partition."""
+
+    __slots__ = ("chains", "committed", "ended", "entries", "floor")
+
+    def __init__(self) -> None:
+        self.chains: dict[ChainKey, Chain] = {}
+        self.entries: dict[int, Entry] = {}
+        self.ended: dict[int, tuple[ChainKey, int]] = {}  # offset -> chain, log offset of its tombstone
+        self.committed = 0
+        """The source's committed offset, as far as we know: below it nothing is delivered again."""
+        self.floor = 0
+        """Of the redirect log: what is below it was written before an operator's rewind."""
+
+    def put(self, offset: int, entry: Entry) -> Chain | None:
+        """The id is open now. Returns the chain that changed, None where a later word is known already."""
+        known = self.entries.get(offset)
+        if known is not None:
+            if entry.log_offset <= known.log_offset:
+                return None
+            if not entry.readable and known.readable:  # keep what we know of it; only its offset is news
+                entry = replace(known, log_offset=entry.log_offset)
+            if known.key == entry.key:
+                self.entries[offset] = entry
+                return self.chains[chain_key(entry.key, offset)]
+            self._drop_if_idle(self._drop_open(offset))  # its key was unreadable before
+        elif (ended := self.ended.get(offset)) is not None:
+            if entry.log_offset <= ended[1]:
+                return None
+            self._forget(offset)
+        return self._add_open(offset, entry)
+
+    def end(self, offset: int, key: bytes | None, log_offset: int, *, ours: bool = False) -> Chain | None:
+        """The id has ended. `ours`: an acknowledged write of our own, which the log does not show us yet."""
+        entry = self.entries.get(offset)
+        if entry is not None:
+            if log_offset <= entry.log_offset:
+                return None
+            chain = self._drop_open(offset)
+        else:
+            known = self.ended.get(offset)
+            if known is not None and log_offset <= known[1]:
+                return None
+            chain = self._chain(chain_key(key, offset) if known is None else known[0])
+        if ours or (offset >= self.committed and log_offset >= self.floor):
+            self.ended[offset] = (chain.key, log_offset)
+            chain.ended.add(offset)
+        self._drop_if_idle(chain)
+        return chain
+
+    def repair(self, offset: int, key: bytes | None, attempt: int, due_ms: int) -> Chain | None:
+        """The retry record of an id whose entry was unreadable has arrived: it knows what the entry should say."""
+        entry = self.entries.get(offset)
+        if entry is None or entry.readable:
+            return None
+        self._drop_if_idle(self._drop_open(offset))
+        return self._add_open(offset, replace(entry, key=key, attempt=attempt, due_ms=due_ms, readable=True))
+
+    def later_id_known(self, chain: Chain, offset: int) -> bool:
+        """Is a later id of the chain known in any state, written since the floor?"""
+        if any(other > offset for other in chain.ended):
+            return True
+        for other in reversed(chain.open):
+            if other <= offset:
+                return False
+            if self.entries[other].log_offset >= self.floor:
+                return True
+        return False
+
+    def forget_below(self, committed: int, read_to: int) -> None:
+        """Ended ids below the committed offset are not delivered again. Keep those of our own tombstones that the
+        log has yet to show us: an older entry of theirs may still come."""
+        self.committed = committed
+        for offset in [o for o, (_, at) in self.ended.items() if o < committed and at < read_to]:
+            self._forget(offset)
+
+    def set_floor(self, floor: int) -> None:
+        """Nothing ended below `floor` counts: an operator wants those records again."""
+        self.floor = floor
+        for offset in [o for o, (_, at) in self.ended.items() if at < floor]:
+            self._forget(offset)
+
+    def _chain(self, key: ChainKey) -> Chain:
+        chain = self.chains.get(key)
+        if chain is None:
+            chain = self.chains[key] = Chain(key)
+        return chain
+
+    def _add_open(self, offset: int, entry: Entry) -> Chain:
+        chain = self._chain(chain_key(entry.key, offset))
+        chain.add_open(offset)
+        self.entries[offset] = entry
+        return chain
+
+    def _drop_open(self, offset: int) -> Chain:
+        entry = self.entries.pop(offset)
+        chain = self.chains[chain_key(entry.key, offset)]
+        if chain.open[0] == offset:
+            chain.open.popleft()
+        else:
+            chain.open.remove(offset)
+        return chain
+
+    def _forget(self, offset: int) -> None:
+        key, _ = self.ended.pop(offset)
+        chain = self.chains[key]
+        chain.ended.discard(offset)
+        self._drop_if_idle(chain)
+
+    def _drop_if_idle(self, chain: Chain) -> None:
+        if not chain.open and not chain.ended:
+            self.chains.pop(chain.key, None)
+
+
+class LockTable:
+    """All locks of one group in one redirect partition, by source partition."""
+
+    def __init__(self, next_offset: int = 0) -> None:
+        self.next_offset = next_offset
+        """The redirect log is applied up to here."""
+        self.sources: dict[int, SourceLocks] = {}
+        self.registrations: dict[str, Registration] = {}
+
+    def source(self, partition: int) -> SourceLocks:
+        locks = self.sources.get(partition)
+        if locks is None:
+            locks = self.sources[partition] = SourceLocks()
+        return locks
+
+    def clear(self) -> None:
+        """Know nothing, as before the first record. The parts stay the same objects."""
+        self.next_offset = 0
+        self.registrations.clear()
+        for locks in self.sources.values():
+            locks.chains.clear()
+            locks.entries.clear()
+            locks.ended.clear()
+
+    def open_ids(self) -> Iterator[tuple[int, int, Entry]]:
+        """(source partition, offset, entry) of every lock."""
+        for partition, locks in self.sources.items():
+            for offset, entry in locks.entries.items():
+                yield partition, offset, entry
+
+    def pending_count(self) -> int:
+        return sum(entry.state is State.PENDING for _, _, entry in self.open_ids())
+
+    def oldest_needed(self) -> int:
+        """The redirect offset below which no record matters to this group any more."""
+        needed = self.next_offset
+        for locks in self.sources.values():
+            needed = min(needed, min((entry.log_offset for entry in locks.entries.values()), default=needed))
+            needed = min(needed, min((at for _, at in locks.ended.values()), default=needed))
+        return needed

@@ -1,0 +1,68 @@
+"""The protocol's decisions, each a pure function: what the source path does with a record, who may run of a chain,
+and what a failure leads to. The order of the tests in a function is the order of the rules.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import Enum
+
+from kafetrain.core.entry import State
+from kafetrain.core.lock_table import Chain, SourceLocks
+from kafetrain.errors import RetriableError
+from kafetrain.record import BackoffPolicy
+
+__all__ = ["SourceStep", "due_after", "exhausted", "runnable_head", "source_step", "to_park"]
+
+
+class SourceStep(Enum):
+    """What the source path does with a record."""
+
+    RUN = "run"
+    COMPLETE = "complete"
+    """It has ended already, or a later one of its key is known, which proves the same."""
+    REPEAT_RETRY_RECORD = "repeat the retry record"
+    """Its entry is durable; never a second one, or a tombstone between the two would be undone."""
+    SIDELINE = "sideline"
+    """An earlier one of its key is open: redirect it without running it, no attempt counted."""
+
+
+def source_step(locks: SourceLocks, chain: Chain | None, offset: int) -> SourceStep:
+    """The first rule that matches. `chain`: of the record's key, None where nothing is known of it."""
+    if chain is None:
+        return SourceStep.RUN
+    entry = locks.entries.get(offset)
+    if entry is not None:
+        return SourceStep.REPEAT_RETRY_RECORD if entry.state is State.PENDING else SourceStep.COMPLETE
+    if offset in chain.ended or locks.later_id_known(chain, offset):
+        return SourceStep.COMPLETE
+    if chain.open and chain.open[0] < offset:
+        return SourceStep.SIDELINE
+    return SourceStep.RUN
+
+
+def runnable_head(locks: SourceLocks, chain: Chain) -> int | None:
+    """The one id of the chain that may run once it is due; None where there is none, or the key is dead."""
+    if not chain.open:
+        return None
+    head = chain.open[0]
+    return head if locks.entries[head].state is State.PENDING else None
+
+
+def to_park(locks: SourceLocks, chain: Chain) -> int | None:
+    """The next id to park behind a dead head, None where the head lives or nothing waits behind it."""
+    if not chain.open or locks.entries[chain.open[0]].state is not State.DEAD:
+        return None
+    return next((o for o in chain.open if locks.entries[o].state is State.PENDING), None)
+
+
+def exhausted(failures: int, max_retries: int | None) -> bool:
+    """Was that the last run? `max_retries` counts the runs after the first one."""
+    return max_retries is not None and failures > max_retries
+
+
+def due_after(error: BaseException, failures: int, backoff: BackoffPolicy, now_ms: int) -> int:
+    """When to run again, in ms since the epoch: the error's own delay, else the policy's. Never early: rounded up."""
+    own = error.delay if isinstance(error, RetriableError) else None
+    delay = own if own is not None else backoff(failures)
+    return now_ms + max(0, -(-delay // timedelta(milliseconds=1)))

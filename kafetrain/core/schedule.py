@@ -1,0 +1,219 @@
+"""Retry schedule: what one retry partition holds, and what of it may run now.
+
+A held record waits for two things: to be the head of its chain, which the lock table knows, and to be due. Heads
+wait in a heap by due time; nothing ever sleeps on a record, and nothing is searched. Held records are bounded:
+beyond the bound one keeps only its place in the retry topic and is fetched again when its turn is near, so that
+reading goes on however many keys wait, and however long.
+
+Pure. Guarded by the tracker's mutex, since it looks into the lock table.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from typing import TypeAlias
+
+from kafetrain.core.entry import State
+from kafetrain.core.lock_table import Chain, ChainKey, LockTable
+from kafetrain.core.rules import runnable_head, to_park
+from kafetrain.record import Record
+
+__all__ = ["Held", "RetrySchedule", "SourcePlace"]
+
+SourcePlace: TypeAlias = "tuple[int, int]"
+"""Partition and offset of a source record."""
+
+FETCH_AHEAD_MS = 1_000
+"""How long before its due time a record without its payload is fetched again."""
+FETCH_TOGETHER = 64
+"""Followers that are fetched again along with a head: they stand next to each other in most retry topics."""
+
+
+class Held:
+    """One record of the retry topic that has not ended."""
+
+    __slots__ = ("at", "busy", "place", "record", "size", "wake_ms")
+
+    def __init__(self, place: SourcePlace, at: int, record: Record, size: int) -> None:
+        self.place = place
+        self.at = at
+        """Its offset in the retry topic."""
+        self.record: Record | None = record
+        """None: dropped, to be fetched again."""
+        self.size = size
+        self.busy = False
+        """Runs, or a write of its outcome is in flight."""
+        self.wake_ms: int | None = None
+        """Its valid place in the heap."""
+
+
+class RetrySchedule:
+    """`max_records` and `max_bytes` bound the payloads in memory."""
+
+    def __init__(self, table: LockTable, *, max_records: int, max_bytes: int, free_dead: bool) -> None:
+        self._table = table
+        self._max_records, self._max_bytes = max_records, max_bytes
+        self._free_dead = free_dead
+        self._heap: list[tuple[int, int, Held]] = []
+        self._pushes = itertools.count()
+        self._wanted: dict[int, Held] = {}
+        self.held: dict[SourcePlace, Held] = {}
+        self.loaded_records = 0
+        self.loaded_bytes = 0
+        self.to_park: deque[Held] = deque()
+        """Next in line behind a dead head. Marked busy."""
+        self.to_release: deque[SourcePlace] = deque()
+        """Dead heads, where keys are freed when a record of theirs dies."""
+        self.ended: deque[Held] = deque()
+        """Ended by somebody else while we held them. Dropped already; their copies are complete."""
+
+    # What was read
+
+    def hold(self, held: Held) -> bool:
+        """Keep a record of a pending id. False for a second copy of one that is held."""
+        if held.place in self.held:
+            return False
+        self.held[held.place] = held
+        self._count(held, 1)
+        return True
+
+    def drop(self, held: Held) -> None:
+        """Its id has ended."""
+        del self.held[held.place]
+        self._wanted.pop(held.at, None)
+        if held.record is not None:
+            self._count(held, -1)
+
+    # What changed
+
+    def touch(self, partition: int, key: ChainKey, offset: int | None = None) -> None:
+        """A chain changed (a record of it is held now, an entry was written, an id ended): look at it again.
+
+        `offset`: the id that changed, where one did.
+        """
+        locks = self._table.source(partition)
+        if offset is not None:
+            held = self.held.get((partition, offset))
+            entry = locks.entries.get(offset)
+            if held is not None and not held.busy and (entry is None or entry.state is not State.PENDING):
+                self.drop(held)
+                self.ended.append(held)
+        chain = locks.chains.get(key)
+        if chain is None:
+            return
+        head = runnable_head(locks, chain)
+        if head is not None:
+            held = self.held.get((partition, head))
+            if held is not None and not held.busy:
+                self._schedule(held, locks.entries[head].due_ms)
+        elif chain.open:
+            self._touch_dead(partition, chain)
+
+    def touch_all(self) -> None:
+        """Look at every chain: the partition is ours since now."""
+        for partition, locks in self._table.sources.items():
+            for key in tuple(locks.chains):
+                self.touch(partition, key)
+
+    def _touch_dead(self, partition: int, chain: Chain) -> None:
+        if self._free_dead:
+            if (partition, chain.open[0]) not in self.to_release:
+                self.to_release.append((partition, chain.open[0]))
+            return
+        follower = to_park(self._table.source(partition), chain)
+        held = None if follower is None else self.held.get((partition, follower))
+        if held is None or held.busy:
+            return
+        if held.record is None:
+            self._want(held, chain)
+        else:
+            held.busy = True
+            self.to_park.append(held)
+
+    # What may run
+
+    def pop_due(self, now_ms: int) -> list[Held]:
+        """The heads that may run now, each marked busy. Earliest first."""
+        due: list[Held] = []
+        while self._heap and self._heap[0][0] <= now_ms:
+            wake_ms, _, held = heapq.heappop(self._heap)
+            if held.wake_ms != wake_ms or held.busy or self.held.get(held.place) is not held:
+                continue
+            held.wake_ms = None
+            partition, offset = held.place
+            locks = self._table.source(partition)
+            entry = locks.entries.get(offset)
+            chain = None if entry is None else locks.chains.get(offset if entry.key is None else entry.key)
+            if entry is None or chain is None or runnable_head(locks, chain) != offset:
+                continue
+            if held.record is None:
+                self._want(held, chain)
+            elif entry.due_ms > now_ms:
+                self._schedule(held, entry.due_ms)
+            else:
+                held.busy = True
+                due.append(held)
+        return due
+
+    def next_wake_ms(self) -> int | None:
+        """When `pop_due` may have something; None: not before something changes. Can be too early."""
+        return self._heap[0][0] if self._heap else None
+
+    def _schedule(self, held: Held, due_ms: int) -> None:
+        wake_ms = due_ms if held.record is not None else due_ms - FETCH_AHEAD_MS
+        if held.wake_ms != wake_ms:
+            held.wake_ms = wake_ms
+            heapq.heappush(self._heap, (wake_ms, next(self._pushes), held))
+
+    # The bound
+
+    @property
+    def full(self) -> bool:
+        return self.loaded_records >= self._max_records or self.loaded_bytes >= self._max_bytes
+
+    @property
+    def below_half(self) -> bool:
+        return self.loaded_records * 2 < self._max_records and self.loaded_bytes * 2 < self._max_bytes
+
+    def shed(self, now_ms: int) -> None:
+        """Drop the payloads of what cannot run soon, until below half of the bound."""
+        for held in tuple(self.held.values()):
+            if self.below_half:
+                return
+            if held.record is not None and not held.busy and not self._soon(held, now_ms):
+                self._count(held, -1)
+                held.record, held.wake_ms = None, None
+                self._touch_place(held)
+
+    def wanted(self) -> dict[int, Held]:
+        """What to fetch again, by offset in the retry topic."""
+        return self._wanted
+
+    def load(self, held: Held, record: Record) -> None:
+        """The payload is back."""
+        del self._wanted[held.at]
+        held.record, held.wake_ms = record, None
+        self._count(held, 1)
+        self._touch_place(held)
+
+    def _want(self, head: Held, chain: Chain) -> None:
+        partition = head.place[0]
+        for offset in (head.place[1], *itertools.islice(chain.open, FETCH_TOGETHER)):
+            held = self.held.get((partition, offset))
+            if held is not None and held.record is None:
+                self._wanted[held.at] = held
+
+    def _soon(self, held: Held, now_ms: int) -> bool:
+        return held.wake_ms is not None and held.wake_ms <= now_ms + FETCH_AHEAD_MS
+
+    def _touch_place(self, held: Held) -> None:
+        partition, offset = held.place
+        entry = self._table.source(partition).entries.get(offset)
+        if entry is not None:
+            self.touch(partition, offset if entry.key is None else entry.key)
+
+    def _count(self, held: Held, sign: int) -> None:
+        self.loaded_records += sign
+        self.loaded_bytes += sign * held.size

@@ -1,0 +1,155 @@
+"""One retry partition that is ours: what was read of it, what of that is open, what is under way."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from kafetrain.client.ports import Committed
+from kafetrain.core.entry import Entry, State
+from kafetrain.core.headers import RetryInfo
+from kafetrain.core.ledger import Ledger
+from kafetrain.core.lock_table import LockTable, chain_key
+from kafetrain.core.schedule import Held, RetrySchedule
+from kafetrain.record import Record, TopicPartition
+from kafetrain.settings import Settings
+from kafetrain.tracker.state import Claim, TrackerState
+
+__all__ = ["RetryPartition"]
+
+
+class RetryPartition:
+    """The loop's thread owns it; the schedule and the table are touched with the tracker's mutex held."""
+
+    def __init__(
+        self,
+        place: TopicPartition,
+        claim: Claim,
+        table: LockTable,
+        next_offset: int,
+        state: TrackerState,
+        settings: Settings,
+    ) -> None:
+        if claim.redirect is None:
+            raise ValueError(f"{place} has no redirect partition")
+        self.place, self.claim, self.redirect = place, claim, claim.redirect
+        self.table, self._state = table, state
+        self.ledger = Ledger(next_offset)
+        self.committed = next_offset
+        self.schedule = RetrySchedule(
+            table,
+            max_records=settings.max_held_records,
+            max_bytes=settings.max_held_bytes,
+            free_dead=settings.free_on_dlq,
+        )
+        self._waiting: list[tuple[int, int, Record, RetryInfo]] = []  # a heap by lock-offset
+        self.open_work = 0
+        """Handlers that run, and writes in flight."""
+        self.futures: set[Future[Any]] = set()
+        """Of handlers that returned one."""
+        self.leaving = False
+        """Being given up: start nothing new."""
+        self.full = False
+        self.not_before_ms = 0
+        """A handler asked for a pause."""
+        with state.mutex:
+            state.listeners[self.redirect] = self.schedule.touch
+            self.schedule.touch_all()
+
+    def leave(self) -> None:
+        """Start nothing new; call off what waits for a future that has not begun."""
+        self.leaving = True
+        for future in tuple(self.futures):
+            future.cancel()
+
+    def close(self) -> None:
+        """It is not ours any more."""
+        self.leave()
+        with self._state.mutex:
+            if self._state.listeners.get(self.redirect) == self.schedule.touch:
+                del self._state.listeners[self.redirect]
+
+    # What was read
+
+    def wait_for_lock(self, record: Record, info: RetryInfo) -> None:
+        """Admit it once the table has applied its lock."""
+        heapq.heappush(self._waiting, (info.lock_offset, record.offset, record, info))
+
+    def admit(self) -> None:
+        """Hold what has waited for its lock and is pending; complete the rest. With the mutex held."""
+        while self._waiting and self._waiting[0][0] < self.table.next_offset:
+            _, _, record, info = heapq.heappop(self._waiting)
+            if not self._hold(record, info):
+                self.ledger.complete(record.offset)
+
+    def _hold(self, record: Record, info: RetryInfo) -> bool:
+        partition, offset = info.id.partition, info.id.offset
+        locks = self.table.source(partition)
+        locks.repair(offset, record.key, info.attempt, info.due_ms)
+        entry = locks.entries.get(offset)
+        if entry is None or entry.state is not State.PENDING:
+            return False  # it has ended
+        if not self.schedule.hold(Held((partition, offset), record.offset, record, _size(record))):
+            return False  # a second copy
+        self.schedule.touch(partition, chain_key(entry.key, offset))
+        return True
+
+    @property
+    def waiting_count(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def oldest_lock_wanted(self) -> int | None:
+        """The lowest lock-offset that a record waits for."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def known_ids(self) -> set[tuple[int, int]]:
+        """Everything read and not ended: held, or waiting for its lock."""
+        return self.schedule.held.keys() | {(info.id.partition, info.id.offset) for _, _, _, info in self._waiting}
+
+    # What ended
+
+    def entry_of(self, held: Held) -> Entry | None:
+        """The present entry. With the mutex held."""
+        return self.table.source(held.place[0]).entries.get(held.place[1])
+
+    def drop(self, held: Held) -> None:
+        """Its id has ended. With the mutex held."""
+        self.schedule.drop(held)
+        self.ledger.complete(held.at)
+
+    def put_back(self, held: Held) -> None:
+        """It did not end: it may run again when it is due. With the mutex held."""
+        held.busy = False
+        entry = self.entry_of(held)
+        partition, offset = held.place
+        if entry is None:
+            self.drop(held)
+        else:
+            self.schedule.touch(partition, chain_key(entry.key, offset), offset)
+
+    def complete_ended(self) -> None:
+        """Complete the copies of ids that ended elsewhere. With the mutex held."""
+        while self.schedule.ended:
+            self.ledger.complete(self.schedule.ended.popleft().at)
+
+    def to_commit(self) -> Committed | None:
+        """None where nothing has moved since `committed`."""
+        return Committed(self.ledger.next_offset) if self.ledger.next_offset > self.committed else None
+
+    def orphans_below(self, committed: dict[int, int]) -> Iterator[tuple[int, int, Entry]]:
+        """Pending ids below the source's committed offsets that no record of the retry topic carries. Mutex held."""
+        known = self.known_ids()
+        for partition, offset, entry in self.table.open_ids():
+            if (
+                entry.state is State.PENDING
+                and offset < committed.get(partition, 0)
+                and (partition, offset) not in known
+            ):
+                yield partition, offset, entry
+
+
+def _size(record: Record) -> int:
+    return len(record.key or b"") + len(record.value or b"") + sum(len(n) + len(v or b"") for n, v in record.headers)

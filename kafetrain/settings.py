@@ -1,0 +1,360 @@
+"""Every setting, in one frozen object: read once, checked as a whole, passed in.
+
+`Settings(...)` takes keyword arguments, then `KAFETRAIN_...` environment variables, then a `.env` file, then the
+defaults; what is more to the left wins. This is the only place that reads the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from loguru import logger
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from kafetrain import settings_checks as checks
+from kafetrain.backoff_policy import ExponentialBackoff
+from kafetrain.durations import parse_duration, parse_size
+from kafetrain.errors import ConfigurationError
+from kafetrain.record import BackoffPolicy
+from kafetrain.retriable import decide
+
+__all__ = ["Settings"]
+
+_PREFIX = "KAFETRAIN_"
+# Read by the test fixtures, so not unknown.
+_ELSEWHERE = ("KAFETRAIN_TEST", "KAFETRAIN_CACHE")
+_SECRET = frozenset({"sasl_password", "client_options"})
+_DAY = timedelta(days=1)
+
+
+class _MayBe(str):
+    """What a setting may be, in words: the end of the sentence that an error begins."""
+
+
+class _Together(ValueError):
+    """Problems that several settings have with each other, as (setting, text)."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
+        self.problems = problems
+
+
+def _group(value: str) -> str:
+    if value != value.strip():
+        raise ValueError("it begins or ends with a blank, which would make it another group")
+    return value
+
+
+def _timeout(value: timedelta) -> timedelta:
+    if not timedelta(0) < value <= _DAY:
+        raise ValueError("it is out of bounds")
+    return value
+
+
+def _no_limit(value: object) -> object:
+    if isinstance(value, str) and value.strip().lower() in ("none", "null"):
+        return None
+    return checks.whole_number(value)
+
+
+def _prefix(value: str) -> str:
+    if not checks.LEGAL_IN_TOPICS.fullmatch(value):
+        raise ValueError("it has characters that Kafka does not allow in topic names")
+    return value
+
+
+def _not_yet(*names: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value in names:
+            raise ValueError("it is not available in this version")
+        return value
+
+    return BeforeValidator(check)
+
+
+_Count = Annotated[int, BeforeValidator(checks.whole_number)]
+_Timeout = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    AfterValidator(_timeout),
+    _MayBe("a duration such as 30s, up to one day"),
+]
+_Prefix = Annotated[str, AfterValidator(_prefix), _MayBe("letters, digits, '.', '_' and '-', at least one")]
+_Classes = Annotated[
+    tuple[type[Exception], ...],
+    BeforeValidator(checks.error_classes),
+    _MayBe("subclasses of Exception, or their dotted names separated by commas"),
+]
+_File = Annotated[str | None, _MayBe("the path of a file in PEM format")]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen; safe to share between threads.
+
+    Raises one `ConfigurationError` that names every setting that is wrong, what it was (never a secret) and what it
+    may be. Nothing is connected to. Text may stand for every value, as in the environment: durations `500ms`, `1s`,
+    `5m`, `2h`, ISO 8601 or a number of seconds; sizes `64MiB`; lists with commas; mappings as JSON.
+    """
+
+    # Inputs stay out of error texts: client_options may hold a password. Text is taken apart here and not by
+    # pydantic-settings, which would want JSON for every list.
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        enable_decoding=False,
+        extra="ignore",  # of .env, which serves other programs too; __init__ refuses unknown keywords
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    bootstrap_servers: Annotated[
+        list[str],
+        BeforeValidator(checks.servers),
+        _MayBe("host:port, several as a list or separated by commas"),
+    ] = ["localhost:9092"]  # pydantic copies it for every instance
+    """Brokers to ask first, `host:port` each; they name all the others. Two or three, so that one may be down.
+    Kafka: `bootstrap.servers`."""
+
+    group_id: Annotated[str, Field(min_length=1), AfterValidator(_group), _MayBe("the name of a consumer group")]
+    """Consumer group of the source topic; required. `{group_id}-retry` reads the retry topics. Another group has
+    retries of its own, also of the same topic. Kafka: `group.id`."""
+
+    client: Annotated[Literal["kafka-python"], _not_yet("confluent"), _MayBe("kafka-python")] = "kafka-python"
+    """The library that talks to Kafka."""
+
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None,
+        _MayBe("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"),
+    ] = None
+    """How to reach the brokers. None: the client's own default, PLAINTEXT. Kafka: `security.protocol`."""
+
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"] | None,
+        _MayBe("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, GSSAPI or AWS_MSK_IAM"),
+    ] = None
+    """How to log in; needs a `SASL_...` protocol. Kafka: `sasl.mechanism`."""
+
+    sasl_username: Annotated[str | None, _MayBe("text")] = None
+    """User for PLAIN and SCRAM."""
+
+    sasl_password: Annotated[SecretStr | None, _MayBe("text")] = None
+    """Password for PLAIN and SCRAM. Never in a log, an error or a `repr`."""
+
+    ssl_cafile: _File = None
+    """Certificates to trust, PEM. None: those of the system."""
+
+    ssl_certfile: _File = None
+    """Our own certificate, PEM, where the brokers ask for one."""
+
+    ssl_keyfile: _File = None
+    """The key of `ssl_certfile`, PEM, where it is not in the same file."""
+
+    max_retries: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        BeforeValidator(_no_limit),
+        _MayBe("a whole number of at least 0, or none for no limit"),
+    ] = 5
+    """Runs of the handler after the first one. 0: the first failure is the last. None: no limit. A key waits for as
+    long as its head is retried."""
+
+    backoff: Annotated[
+        BackoffPolicy,
+        BeforeValidator(checks.policy),
+        _MayBe(
+            "a callable from the attempt to a timedelta, or a mapping with policy (exponential, linear, constant), "
+            "initial, multiplier, step, maximum, jitter"
+        ),
+    ] = ExponentialBackoff()
+    """How long to wait before attempt 1, 2, ...; `RetriableError(delay=...)` replaces it for one attempt. In files a
+    mapping, in the environment the same as JSON."""
+
+    retry_topic_prefix: _Prefix = "retry"
+    """Beginning of the retry topic's name."""
+
+    redirect_topic_prefix: _Prefix = "redirect"
+    """Beginning of the redirect topic's name, which holds the locks."""
+
+    dlq_topic_prefix: _Prefix = "dlq"
+    """Beginning of the dead-letter topic's name."""
+
+    topic_format: Annotated[
+        str,
+        AfterValidator(checks.topic_format),
+        _MayBe("text with {prefix}, {topic} and perhaps {group}, such as {prefix}-{group}-{topic}"),
+    ] = "{prefix}-{topic}"
+    """How the names of the three topics are made. With `{group}` every group has topics of its own, which lets old
+    records be purged while other groups retry."""
+
+    retry_topic_partitions: Annotated[
+        _Count, Field(ge=0), _MayBe("a whole number of at least 0 (0: as many as the source)")
+    ] = 0
+    """Partitions of each of the three topics. 0: as many as the source topic, and they grow with it. An explicit
+    number saves partitions, and must never change while keys are locked."""
+
+    replication_factor: Annotated[
+        int, BeforeValidator(checks.whole_number), _MayBe("-1 (the broker's default) or 1 to 32767")
+    ] = -1
+    """Replicas of topics that are created. -1: the broker's default. Kafka: `replication.factor`."""
+
+    auto_create_topics: Annotated[bool, _MayBe("true or false")] = True
+    """Create topics that are missing, and grow them with the source topic. False: an error that prints the commands."""
+
+    free_on_dlq: Annotated[bool, _MayBe("true or false")] = False
+    """What follows a dead letter of the same key. False: it is parked behind it, until an operator releases or
+    replays the key. True: it runs, as if nothing had been."""
+
+    state_restore_timeout: _Timeout = timedelta(seconds=30)
+    """How long restoring the locks of a partition may make no progress, before it is an error."""
+
+    delivery: Annotated[Literal["at-least-once"], _not_yet("transactional"), _MayBe("at-least-once")] = "at-least-once"
+    """What holds when an instance has lost a partition without knowing it: nothing is lost, order may be."""
+
+    concurrency: Annotated[_Count, Field(ge=1), _MayBe("a whole number of at least 1")] = 1
+    """Handler threads on the source side, and as many on the retry side. The order of a key always holds, so more
+    of them help only where there are several keys."""
+
+    max_held_records: Annotated[_Count, Field(ge=1), _MayBe("a whole number of at least 1")] = 10_000
+    """Records that one partition keeps in memory, on either side. Full: it is paused, and resumed below half. More
+    lets more keys wait without delaying others, at their size each. No Kafka key."""
+
+    max_held_bytes: Annotated[
+        int, BeforeValidator(parse_size), Field(ge=1024), _MayBe("a size of at least 1024 bytes, such as 64MiB")
+    ] = 64 * 1024 * 1024
+    """The same in bytes of keys, values and headers; the bound that is reached first counts. No Kafka key."""
+
+    shutdown_timeout: _Timeout = timedelta(seconds=10)
+    """How long a stop waits for running handlers. What has not ended by then runs again later."""
+
+    auto_offset_reset: Annotated[Literal["earliest", "latest"], _MayBe("earliest or latest")] = "earliest"
+    """Where a group without committed offsets begins in the source topic. Kafka: `auto.offset.reset`."""
+
+    retry_on: _Classes = (Exception,)
+    """Errors of a handler after which another try may help."""
+
+    never_retry_on: _Classes = ()
+    """Errors after which it cannot; wins over `retry_on`."""
+
+    # The last one, so that its validator sees all the others.
+    client_options: Annotated[
+        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of kafka-python options")
+    ] = Field(default_factory=dict, repr=False, validate_default=True)
+    """Options of the Kafka client by its own names; each goes to those of consumer, producer and admin that know it.
+    Not for what has a setting here, nor for what kafetrain must set itself."""
+
+    def __init__(self, **values: Any) -> None:
+        names = type(self).model_fields
+        problems: list[str] = []
+        for name in [n for n in values if n not in names and not n.startswith("_")]:
+            del values[name]
+            problems.append(f"{name} is unknown{checks.nearest(name, names) or '; there are ' + ', '.join(names)}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems += type(self)._problems_of(error, given=frozenset(values))
+        except (SettingsError, OSError, UnicodeError) as error:
+            problems.append(f"the environment or the .env file cannot be read: {type(error).__name__}")
+        # Not raised inside the handler: an error that keeps pydantic's as its context would keep the inputs as well.
+        if problems:
+            raise ConfigurationError(_as_text(problems))
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return str(value) if hasattr(value, "__fspath__") else value
+
+    @field_validator("replication_factor")
+    @classmethod
+    def _replicas(cls, value: int) -> int:
+        if value != -1 and not 1 <= value <= 32767:
+            raise ValueError("it is out of bounds")
+        return value
+
+    @field_validator("client_options")
+    @classmethod
+    def _fit_together(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        values = {**info.data, "client_options": value}
+        problems = [*checks.check_prefixes(values), *checks.check_security(values), *checks.check_client_options(value)]
+        if problems:
+            raise _Together(problems)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        for source, place in ((env_settings, "environment"), (dotenv_settings, ".env file")):
+            for variable in sorted(source.env_vars) if isinstance(source, EnvSettingsSource) else ():
+                name = variable.lower().removeprefix(_PREFIX.lower())
+                if name == variable.lower() or name in cls.model_fields or variable.upper().startswith(_ELSEWHERE):
+                    continue
+                hint = checks.nearest(name, cls.model_fields, _PREFIX)
+                logger.warning("{} in the {} is no setting and has no effect{}", variable.upper(), place, hint)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @classmethod
+    def _problems_of(cls, error: ValidationError, given: frozenset[str]) -> Iterator[str]:
+        seen: set[str] = set()
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0]) if detail["loc"] else "settings"
+            cause = detail.get("ctx", {}).get("error")
+            if isinstance(cause, _Together):
+                yield from (f"{field}: {text}" for field, text in cause.problems)
+            elif name in seen:  # pydantic reports each branch of a union
+                continue
+            else:
+                yield cls._problem(name, detail["type"], detail["input"], cause, from_code=name in given)
+            seen.add(name)
+
+    @classmethod
+    def _problem(cls, name: str, kind: str, value: object, cause: object, *, from_code: bool) -> str:
+        may_be = next((m for m in cls.model_fields[name].metadata if isinstance(m, _MayBe)), None)
+        variable = f"{_PREFIX}{name.upper()}"
+        if kind == "missing":
+            return f"{name} is missing: pass it, or set {variable}; it may be {may_be}"
+        shown = f"{name} (not shown)" if name in _SECRET else f"{name} = {_shown(value)}"
+        source = "" if from_code else f" (from {variable})"
+        reason = f": {cause}" if isinstance(cause, ValueError) else ""
+        return f"{shown}{source}{reason}; it may be {may_be}"
+
+    @property
+    def retry_group_id(self) -> str:
+        """The consumer group that reads the retry topics."""
+        return f"{self.group_id}-retry"
+
+    def is_retriable(self, error: BaseException) -> bool:
+        """Whether a record that failed with `error` is tried again, as far as attempts are left.
+
+        `RetriableError` is unless `retry=False`; `NotRetriableError` is not; else `never_retry_on` and then `retry_on`
+        decide.
+        """
+        return decide(error, retry_on=self.retry_on, never_retry_on=self.never_retry_on)
+
+
+def _shown(value: object, limit: int = 120) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _as_text(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"{len(problems)} settings are wrong:", *problems])

@@ -1,0 +1,72 @@
+"""What runs while a tracker tracks: three clients and two threads, started together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from kafetrain.client.own_consumer import Deferrals
+from kafetrain.client.ports import Client
+from kafetrain.clock import Clock
+from kafetrain.record import TopicPartition
+from kafetrain.settings import Settings
+from kafetrain.threads import LoopThread
+from kafetrain.tracker.own_loops import OwnRetryLoop
+from kafetrain.tracker.reader import RedirectReader
+from kafetrain.tracker.sequence import Sequencer
+from kafetrain.tracker.source_path import SourcePath
+from kafetrain.tracker.state import TrackerState
+from kafetrain.tracker.writes import Writes
+
+__all__ = ["Parts"]
+
+
+class Parts:
+    """Building connects and starts; where that fails, nothing is left running."""
+
+    def __init__(self, client: Client, state: TrackerState, settings: Settings, clock: Clock) -> None:
+        undo: list[Callable[[], None]] = []
+        try:
+            self.admin = client.admin()
+            undo.append(self.admin.close)
+            consumer = client.reader()
+            undo.append(consumer.close)
+            self.producer = client.producer()
+        except BaseException:
+            for close in reversed(undo):
+                close()
+            raise
+        self.settings, self.clock = settings, clock
+        self.sequencer = Sequencer()
+        self.writes = Writes(self.producer, state, settings, clock)
+        self.reader = RedirectReader(state, consumer, self.admin, settings, clock)
+        self.source = SourcePath(state, self.writes, self.sequencer, settings, clock)
+        self.own_loop = OwnRetryLoop(state, self.writes, self.sequencer, settings, clock, self.end_of)
+        self.deferrals = Deferrals()
+
+        def failed(error: BaseException) -> None:
+            with state.changed:
+                state.error = error
+                state.changed.notify_all()
+
+        self._threads = [
+            LoopThread(self.sequencer, "kafetrain-writes", failed),
+            LoopThread(self.reader, "kafetrain-redirects", failed),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def end_of(self, redirect: TopicPartition) -> int:
+        """The redirect partition's end offset, as the brokers have it now. A request of its own, by any thread."""
+        return self.admin.end_offsets([redirect])[redirect]
+
+    def close(self, timeout: timedelta) -> None:
+        """Ask all to stop, then wait for all. The reader closes its consumer itself."""
+        self.deferrals.close()
+        self.producer.flush(timeout)
+        for thread in self._threads:
+            thread.request_stop()
+        for thread in self._threads:
+            thread.join(timeout.total_seconds())
+        self.producer.close(timeout)
+        self.admin.close()

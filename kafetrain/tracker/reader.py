@@ -1,0 +1,322 @@
+"""The redirect reader: fills the lock tables from the redirect topic.
+
+One thread, one consumer without a group: it reads each redirect partition that a claim needs from its beginning, and
+then follows it. A claim is ready once its table has reached the end offset that was read *after* the claim was made.
+An earlier one would lose:
+  we         have read 17 as the end offset and restored the table to it
+  old owner  m1 of key A fails: its entry is acknowledged at 17; it commits past m1 and lets go
+  we         are assigned, start at m2 of key A, see no lock: m2 runs before m1
+An owner lets go with no write in flight, so what is read from the assignment on covers all of its entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from loguru import logger
+
+from kafetrain.client.ports import AdminPort, ClientError, Committed, ConsumerPort, NotOwnerError, OffsetOutOfRangeError
+from kafetrain.clock import Clock
+from kafetrain.core.entry import (
+    FORMAT,
+    Entry,
+    NewerFormat,
+    Unreadable,
+    decode_entry,
+    decode_registration,
+    registration_group,
+)
+from kafetrain.core.lock_table import LockTable
+from kafetrain.errors import ConfigurationError, KafetrainError, NewerFormatError, RestoreTimeoutError
+from kafetrain.record import MessageId, Record, RetryHeader, TopicPartition
+from kafetrain.settings import Settings
+from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
+
+__all__ = ["RedirectReader"]
+
+FORGET_EVERY_S = 5.0
+KEEP_UNNEEDED_S = 60.0
+
+
+class RedirectReader:
+    """A loop. `step` is short while brokers answer; its requests are bounded by the client's timeouts."""
+
+    def __init__(
+        self,
+        state: TrackerState,
+        consumer: ConsumerPort,
+        admin: AdminPort,
+        settings: Settings,
+        clock: Clock,
+        max_wait: timedelta = timedelta(milliseconds=100),
+    ) -> None:
+        self._state, self._consumer, self._admin = state, consumer, admin
+        self._settings, self._clock, self._max_wait = settings, clock, max_wait
+        self._progress: dict[TopicPartition, tuple[int, float]] = {}
+        self._unneeded_since: dict[TopicPartition, float] = {}
+        self._passed: set[TopicPartition] = set()  # purged while we were reading below
+        self._next_forget = clock.monotonic() + FORGET_EVERY_S
+        self.malformed_count = 0
+        """Records of the redirect topics that name no id."""
+
+    def step(self) -> None:
+        """Take new claims, read on, make claims ready, forget what cannot matter any more."""
+        self._take_claims()
+        if self._passed:
+            self._rebuild()
+        if self._state.tables:
+            self._read()
+        else:
+            with self._state.changed:
+                self._state.changed.wait(self._max_wait.total_seconds())
+        self._settle_claims()
+        if self._clock.monotonic() >= self._next_forget:
+            self._forget()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    # Claims
+
+    def _take_claims(self) -> None:
+        state = self._state
+        with state.mutex:
+            needed = {claim.redirect for claim in state.all_claims() if claim.redirect is not None}
+            new = [c for c in state.all_claims() if c.restore_to is None and c.redirect is not None and c.error is None]
+            gone = self._unneeded(needed)
+            added = needed - state.tables.keys()
+            for place in gone:
+                del state.tables[place]
+            for place in added:
+                state.tables[place] = LockTable()
+        if gone or added:
+            self._consumer.assign(dict.fromkeys(state.tables))
+        if new:
+            try:
+                self._restore(new)
+            except ClientError as error:
+                self._no_progress(new, error)
+
+    def _unneeded(self, needed: set[TopicPartition]) -> list[TopicPartition]:
+        """Tables that nobody has needed for a while. Most partitions come back right after a rebalance."""
+        now = self._clock.monotonic()
+        unneeded = self._state.tables.keys() - needed
+        self._unneeded_since = {place: self._unneeded_since.get(place, now) for place in unneeded}
+        return [place for place, since in self._unneeded_since.items() if now - since >= KEEP_UNNEEDED_S]
+
+    def _restore(self, claims: Sequence[Claim]) -> None:
+        ends = self._consumer.end_offsets({c.redirect for c in claims if c.redirect is not None})
+        sources = {TopicPartition(c.topic.names.source, p) for c in claims for p in self._sources_of(c)}
+        committed = self._admin.committed(self._settings.group_id, sources)
+        with self._state.mutex:
+            for claim in claims:
+                if claim.redirect is None or claim.redirect not in self._state.tables:
+                    continue
+                table = self._state.tables[claim.redirect]
+                claim.restore_to = ends[claim.redirect]
+                for partition in self._sources_of(claim):
+                    offset = committed.get(TopicPartition(claim.topic.names.source, partition))
+                    locks = table.source(partition)
+                    locks.committed = 0 if offset is None else offset.next_offset
+                    if claim.side is Side.SOURCE:
+                        claim.locks = locks
+                        floor = _floor(offset)
+                        claim.adopt = floor is None
+                        locks.set_floor(claim.restore_to if floor is None else floor)
+                self._progress[claim.redirect] = (-1, self._clock.monotonic())
+        for claim in claims:
+            if claim.adopt and claim.set_start:
+                self._set_start(claim, committed.get(TopicPartition(claim.topic.names.source, claim.partition)))
+
+    @staticmethod
+    def _sources_of(claim: Claim) -> range | tuple[int, ...]:
+        if claim.side is Side.SOURCE:
+            return (claim.partition,)
+        return range(claim.partition, claim.topic.source_partitions, width_of(claim.topic))
+
+    def _set_start(self, claim: Claim, committed: Committed | None) -> None:
+        place = TopicPartition(claim.topic.names.source, claim.partition)
+        try:
+            if committed is not None:
+                start = committed.next_offset
+            elif self._settings.auto_offset_reset == "latest":
+                start = self._consumer.end_offsets([place])[place]
+            else:
+                start = self._consumer.beginning_offsets([place])[place]
+            self._admin.set_committed(self._settings.group_id, {place: Committed(start, claim.metadata)})
+        except NotOwnerError:
+            pass  # the group has members: whoever started it has done this, or the first commit will
+        except ClientError as error:
+            logger.bind(topic=place.topic, partition=place.partition).debug("start position not committed: {}", error)
+
+    def _settle_claims(self) -> None:
+        with self._state.changed:
+            waiting = [c for c in self._state.all_claims() if not c.ready and c.error is None]
+            for claim in waiting:
+                if claim.redirect is None or claim.restore_to is None:
+                    continue
+                table = self._state.tables[claim.redirect]
+                if table.next_offset >= claim.restore_to:
+                    claim.error = self._other_incarnation(claim, table)
+                    claim.ready = claim.error is None
+            self._state.changed.notify_all()
+        self._no_progress([c for c in waiting if not c.ready and c.restore_to is not None], None)
+
+    def _other_incarnation(self, claim: Claim, table: LockTable) -> KafetrainError | None:
+        ours = table.registrations.get(self._settings.group_id)
+        topic = claim.topic
+        if ours is None or not ours.topic_id or not topic.topic_id or ours.topic_id == topic.topic_id:
+            return None
+        return ConfigurationError(
+            f"topic {topic.names.source} was deleted and created again (its id is {topic.topic_id}, the locks of group "
+            f"{self._settings.group_id} in {topic.names.redirect} are of {ours.topic_id}): those locks belong to "
+            f"records that no longer exist. `kafetrain topics reset {topic.names.source}` dead-letters or forgets them."
+        )
+
+    def _no_progress(self, claims: Sequence[Claim], error: ClientError | None) -> None:
+        """Give claims that wait too long an error, and those that a broker refused at once."""
+        now, limit = self._clock.monotonic(), self._settings.state_restore_timeout.total_seconds()
+        with self._state.changed:
+            for claim in claims:
+                if claim.redirect is None:
+                    continue
+                table = self._state.tables.get(claim.redirect)
+                position = None if table is None else table.next_offset
+                known, since = self._progress.setdefault(claim.redirect, (-2, now))
+                if position is not None and position != known and error is None:
+                    self._progress[claim.redirect] = (position, now)
+                elif now - since >= limit or (error is not None and not error.retriable):
+                    claim.error = RestoreTimeoutError(
+                        claim.redirect.topic, claim.redirect.partition, position, claim.restore_to
+                    )
+                    if error is not None:
+                        claim.error.__cause__ = error
+                    self._state.changed.notify_all()
+
+    # Reading
+
+    def _read(self) -> None:
+        try:
+            batches = self._consumer.poll(self._max_wait)
+        except OffsetOutOfRangeError as error:
+            self._passed |= error.partitions
+            return
+        with self._state.changed:
+            for place, records in batches.items():
+                table = self._state.tables.get(place)
+                if table is None:
+                    continue
+                for record in records:
+                    self._apply(place, table, record)
+                table.next_offset = max(table.next_offset, records[-1].offset + 1)
+            for place, table in self._state.tables.items():
+                # Past gaps and transaction markers, where no record is left to read.
+                if (position := self._consumer.position(place)) is not None:
+                    table.next_offset = max(table.next_offset, position)
+            if batches:
+                self._state.changed.notify_all()
+
+    def _rebuild(self) -> None:
+        """The log's beginning has passed us: what we know may be stale. Start again from there."""
+        try:
+            starts = self._consumer.beginning_offsets(self._passed)
+        except ClientError as error:
+            if not error.retriable:
+                raise
+            return
+        with self._state.changed:
+            for place in self._passed:
+                logger.bind(topic=place.topic, partition=place.partition).warning("purged past us: reading it again")
+                if (table := self._state.tables.get(place)) is not None:
+                    table.clear()
+                for claim in self._state.all_claims():
+                    if claim.redirect == place:
+                        claim.ready, claim.restore_to = False, None
+        for place in self._passed & self._state.tables.keys():
+            self._consumer.seek(place, starts[place])
+        self._passed.clear()
+
+    def _apply(self, place: TopicPartition, table: LockTable, record: Record) -> None:
+        try:
+            text = (record.key or b"").decode()
+        except UnicodeDecodeError:
+            text = ""
+        if (group := registration_group(text)) is not None:
+            self._apply_registration(place, group, record)
+            return
+        try:
+            id = MessageId.parse(text)
+        except ValueError:
+            self._malformed(record, "its key names no message id")
+            return
+        if id.group != self._settings.group_id or id.topic != self._topic_of(place):
+            return
+        if record.value is None:
+            key = next((value for name, value in record.headers if name == RetryHeader.KEY), None)
+            self._state.end(place, id.partition, id.offset, key, record.offset, ours=False)
+            return
+        try:
+            entry = decode_entry(record.value, record.offset)
+        except NewerFormat as error:
+            self._refuse(place, NewerFormatError(place.topic, place.partition, record.offset, error.version, FORMAT))
+            return
+        except Unreadable as error:
+            self._malformed(record, f"its value is no entry ({error}); taken as pending")
+            entry = Entry(None, log_offset=record.offset, readable=False)
+        self._state.put(place, id.partition, id.offset, entry)
+
+    def _apply_registration(self, place: TopicPartition, group: str, record: Record) -> None:
+        try:
+            registration = None if record.value is None else decode_registration(record.value, record.offset)
+        except Unreadable as error:
+            self._malformed(record, f"its value is no registration ({error})")
+            return
+        self._state.register(place, group, registration)
+
+    def _refuse(self, place: TopicPartition, error: KafetrainError) -> None:
+        for claim in self._state.all_claims():
+            if claim.redirect == place:
+                claim.ready, claim.error = False, error
+
+    def _topic_of(self, place: TopicPartition) -> str | None:
+        return next((n for n, t in self._state.topics.items() if t.names.redirect == place.topic), None)
+
+    def _malformed(self, record: Record, why: str) -> None:
+        self.malformed_count += 1
+        logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
+            "a record that is not ours or is damaged: {}", why
+        )
+
+    # Forgetting
+
+    def _forget(self) -> None:
+        """Drop ended ids below the committed source offsets: those records are not delivered again."""
+        self._next_forget = self._clock.monotonic() + FORGET_EVERY_S
+        with self._state.mutex:
+            remembered = {
+                TopicPartition(claim.topic.names.source, partition): (table, partition)
+                for claim in self._state.all_claims()
+                if claim.redirect is not None and (table := self._state.tables.get(claim.redirect)) is not None
+                for partition, locks in table.sources.items()
+                if locks.ended
+            }
+        if not remembered:
+            return
+        try:
+            committed = self._admin.committed(self._settings.group_id, remembered.keys())
+        except ClientError as error:
+            logger.debug("committed offsets not read, ended ids are kept: {}", error)
+            return
+        with self._state.mutex:
+            for place, offset in committed.items():
+                table, partition = remembered[place]
+                table.source(partition).forget_below(offset.next_offset, table.next_offset)
+
+
+def _floor(committed: Committed | None) -> int | None:
+    """What our own commits carry; None for a commit of somebody else, or none."""
+    if committed is None or not committed.metadata.startswith(METADATA_PREFIX):
+        return None
+    digits = committed.metadata.removeprefix(METADATA_PREFIX)
+    return int(digits) if digits.isascii() and digits.isdigit() else None

@@ -1,0 +1,70 @@
+"""Writes that must follow each other, written as they read.
+
+A sequence is a generator that yields the future of one write and goes on once that is acknowledged:
+
+    offset = yield producer.send(entry)
+    yield producer.send(retry_record(lock_offset=offset))
+
+Acknowledgements arrive on the client's thread, which must never block, and `send` may. So a thread of our own
+resumes the sequences. Hundreds may be under way at once, each waiting for its own acknowledgement only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import CancelledError, Future
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+__all__ = ["Sequence", "Sequencer"]
+
+T = TypeVar("T")
+Sequence: TypeAlias = Generator["Future[Any]", Any, T]
+
+
+class Sequencer:
+    """A loop that resumes sequences. `run` may be called from any thread."""
+
+    def __init__(self, max_wait: timedelta = timedelta(milliseconds=100)) -> None:
+        self._wait_s = max_wait.total_seconds()
+        self._acknowledged: SimpleQueue[tuple[Sequence[Any], Future[Any], Future[Any]]] = SimpleQueue()
+
+    def run(self, sequence: Sequence[T]) -> Future[T]:
+        """Start it here and now, up to its first wait. The future ends with what it returns or raises.
+
+        It cannot be cancelled: what was sent cannot be called back.
+        """
+        result: Future[T] = Future()
+        result.set_running_or_notify_cancel()
+        self._resume(sequence, result, None)
+        return result
+
+    def step(self) -> None:
+        """Resume what was acknowledged; wait a little where nothing was."""
+        try:
+            self._resume(*self._acknowledged.get(timeout=self._wait_s))
+            while True:
+                self._resume(*self._acknowledged.get_nowait())
+        except Empty:
+            pass
+
+    def close(self) -> None:
+        """Nothing to free: a sequence that still waits is abandoned, as a crash would."""
+
+    def _resume(self, sequence: Sequence[T], result: Future[T], write: Future[Any] | None) -> None:
+        try:
+            if write is None:
+                awaited = next(sequence)
+            elif write.cancelled():
+                awaited = sequence.throw(CancelledError())
+            elif (error := write.exception()) is not None:
+                awaited = sequence.throw(error)
+            else:
+                awaited = sequence.send(write.result())
+        except StopIteration as end:
+            result.set_result(end.value)
+        except BaseException as error:
+            result.set_exception(error)
+        else:
+            awaited.add_done_callback(lambda done: self._acknowledged.put((sequence, result, done)))

@@ -1,0 +1,237 @@
+"""The source path: what becomes of a record that was consumed from its own topic.
+
+Where a partition holds no locks at all, a record costs two dictionary look-ups. Otherwise the rules decide, with the
+mutex held. Records of one key must come here one after the other; the next may come before the redirect of the one
+before is durable, and then waits for it: a later entry in the log has to prove that every earlier one is there.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from loguru import logger
+
+from kafetrain.clock import Clock
+from kafetrain.core.entry import Entry
+from kafetrain.core.headers import DeadLetterState
+from kafetrain.core.lock_table import ChainKey, chain_key
+from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
+from kafetrain.errors import NotTrackedError, PartitionLostError, Pause
+from kafetrain.handlers import future_of
+from kafetrain.outcome import Outcome
+from kafetrain.record import Handler, MessageId, Record, TopicPartition
+from kafetrain.settings import Settings
+from kafetrain.tracker.sequence import Sequence, Sequencer
+from kafetrain.tracker.state import Claim, TrackerState
+from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes, payload
+
+__all__ = ["Pending", "SourcePath"]
+
+
+class Pending(NamedTuple):
+    """Not durable yet. `outcome`: what it will be, None where a handler's own future decides that."""
+
+    outcome: Outcome | None
+    done: Future[Outcome]
+
+
+class SourcePath:
+    """Any thread; records of one key one after the other."""
+
+    def __init__(
+        self, state: TrackerState, writes: Writes, sequencer: Sequencer, settings: Settings, clock: Clock
+    ) -> None:
+        self._state, self._writes, self._sequencer = state, writes, sequencer
+        self._settings, self._clock = settings, clock
+
+    def may_not_run(self, record: Record) -> bool:
+        """Is it, or an earlier record of its key, in retry or dead? Or has it ended already?"""
+        claim = self.claim_of(record)
+        key = chain_key(payload(record, "key"), record.offset)
+        with self._state.mutex:
+            return key in claim.writing or self._step(claim, key, record.offset) is not SourceStep.RUN
+
+    def submit(self, record: Record, handler: Handler) -> Outcome | Pending:
+        """Run the handler if the record may run, and do what follows from its outcome.
+
+        Raises on: `Pause`, and what is no `Exception` (`KeyboardInterrupt`, `SystemExit`); then nothing was written.
+        """
+        claim = self._state.source_claims.get((record.topic, record.partition))  # type: ignore[call-overload]  # a TopicPartition is such a tuple; building one would cost more than the look-up
+        if claim is None or not claim.ready:
+            claim = self.claim_of(record)
+        if claim.locks.chains or claim.writing:
+            key = chain_key(payload(record, "key"), record.offset)
+            with self._state.mutex:
+                free = key not in claim.writing and self._step(claim, key, record.offset) is SourceStep.RUN
+            if not free:
+                return self._start(claim, record, None)
+        try:
+            result = handler(record)
+            future = None if result is None else future_of(result)
+        except Pause:
+            raise
+        except Exception as error:
+            return self._start(claim, record, error)
+        if future is None:
+            return Outcome.SUCCEEDED
+        return Pending(None, self._when_done(claim, record, future))
+
+    def redirect(self, record: Record, error: BaseException | None) -> Pending:
+        """Put the record into its key's chain, or complete it where it has ended; see `ErrorTracker.redirect_async`."""
+        return self._start(self.claim_of(record), record, error)
+
+    def bury(self, record: Record, error: BaseException) -> Pending:
+        """The record becomes a dead letter, whatever kind of error this is."""
+        return self._start(self.claim_of(record), record, error, die=True)
+
+    def claim_of(self, record: Record) -> Claim:
+        """The claim on the record's partition; waits until its locks are restored."""
+        claim = self._state.source_claims.get(TopicPartition(record.topic, record.partition))
+        if claim is None:
+            self._state.check()
+            topic = self._state.topic(record.topic)
+            raise NotTrackedError(f"{topic.names.source}[{record.partition}]")
+        if not claim.ready:
+            self._state.wait_ready(claim)
+        return claim
+
+    def _step(self, claim: Claim, key: ChainKey, offset: int) -> SourceStep:
+        return source_step(claim.locks, claim.locks.chains.get(key), offset)
+
+    def _start(self, claim: Claim, record: Record, error: BaseException | None, *, die: bool = False) -> Pending:
+        key = chain_key(payload(record, "key"), record.offset)
+        source = SourceRecord(
+            MessageId(self._settings.group_id, record.topic, record.partition, record.offset),
+            payload(record, "key"),
+            payload(record, "value"),
+            tuple(record.headers or ()),
+            record.timestamp,
+        )
+        with self._state.mutex:
+            before = claim.writing.get(key)
+            outcome, sequence = self._decide(claim, source, error, die=die)
+            done: Future[Outcome] = Future()
+            done.set_running_or_notify_cancel()
+            claim.writing[key] = done
+        if before is not None:
+            sequence = self._after(before, claim, source, error, die=die)
+        running = self._sequencer.run(sequence)
+        running.add_done_callback(lambda ran: self._finish(claim, key, ran, done))
+        return Pending(outcome, done)
+
+    def _finish(self, claim: Claim, key: ChainKey, ran: Future[Outcome], done: Future[Outcome]) -> None:
+        with self._state.mutex:
+            if claim.writing.get(key) is done and ran.exception() is None:
+                del claim.writing[key]  # a failed one stays: nothing of its key may be written past it
+        _copy(ran, done)
+
+    def _after(
+        self, before: Future[Any], claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+    ) -> Sequence[Outcome]:
+        yield before  # raises where it failed
+        with self._state.mutex:
+            _, sequence = self._decide(claim, source, error, die=die)
+        return (yield from sequence)
+
+    def _decide(
+        self, claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+    ) -> tuple[Outcome, Sequence[Outcome]]:
+        """By the rules, with the mutex held. `error`: the handler ran and failed."""
+        key, offset, now_ms = chain_key(source.key, source.id.offset), source.id.offset, self._clock.now_ms()
+        step = self._step(claim, key, offset)
+        if step is SourceStep.COMPLETE:
+            return Outcome.ALREADY_ENDED, _nothing(Outcome.ALREADY_ENDED)
+        if step is SourceStep.REPEAT_RETRY_RECORD:
+            known = claim.locks.entries[offset]
+            return Outcome.SIDELINED, self._repeat(claim, source, known)
+        entry = Entry(source.key, due_ms=now_ms)
+        if error is None:
+            return Outcome.SIDELINED, self._redirect(claim, source, entry, Outcome.SIDELINED)
+        retriable = not die and self._settings.is_retriable(error)
+        retry = retriable and not exhausted(1, self._settings.max_retries)
+        entry = entry.failed(
+            due_ms=due_after(error, 1, self._settings.backoff, now_ms) if retry else now_ms,
+            now_ms=now_ms,
+            error_type=type(error).__name__,
+            error=str(error),
+        )
+        if retry or step is SourceStep.SIDELINE:
+            return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED)
+        state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
+        why = DeadLetter(state, 1, entry.error_type, entry.error, entry.first_failure_ms)
+        return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why)
+
+    def _redirect(self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
+        entry = yield from self._writes.entry(claim.topic, source.id, entry)
+        yield from self._append(claim, source, entry)
+        self._log(source, entry, outcome)
+        return outcome
+
+    def _repeat(self, claim: Claim, source: SourceRecord, known: Entry) -> Sequence[Outcome]:
+        yield from self._append(claim, source, replace(known, key=source.key))
+        return Outcome.SIDELINED
+
+    def _append(self, claim: Claim, source: SourceRecord, entry: Entry) -> Sequence[None]:
+        if claim.released:  # the next owner is delivered the record again and appends it
+            raise PartitionLostError(f"{source}: its partition went to another instance while it was redirected")
+        yield from self._writes.retry_record(claim.topic, source, entry)
+
+    def _die(self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter) -> Sequence[Outcome]:
+        yield from self._writes.die(claim.topic, source, entry, why, locked=False)
+        self._log(source, entry, Outcome.DEAD_LETTERED)
+        return Outcome.DEAD_LETTERED
+
+    def _log(self, source: SourceRecord, entry: Entry, outcome: Outcome) -> None:
+        level = "WARNING" if outcome is Outcome.DEAD_LETTERED else "DEBUG"
+        logger.bind(
+            topic=source.id.topic,
+            partition=source.id.partition,
+            offset=source.id.offset,
+            attempt=entry.attempt,
+            error_type=entry.error_type,
+        ).log(level, "record {}", outcome.value)
+
+    def _when_done(self, claim: Claim, record: Record, future: Future[Any]) -> Future[Outcome]:
+        """The handler's own future decides: its exception is the handler's failure, a cancellation is no outcome."""
+        done = _Following(future)
+
+        def settle(ended: Future[Any]) -> None:
+            if ended.cancelled():
+                Future.cancel(done)
+                return
+            error = ended.exception()
+            if error is None:
+                done.set_result(Outcome.SUCCEEDED)
+            elif isinstance(error, Pause) or not isinstance(error, Exception):
+                done.set_exception(error)
+            else:
+                self._start(claim, record, error).done.add_done_callback(lambda ran: _copy(ran, done))
+
+        future.add_done_callback(settle)
+        return done
+
+
+class _Following(Future[Outcome]):
+    """The outcome of a record whose handler returned a future: cancelling it means to cancel that one."""
+
+    def __init__(self, followed: Future[Any]) -> None:
+        super().__init__()
+        self._followed = followed
+
+    def cancel(self) -> bool:
+        return self._followed.cancel()
+
+
+def _nothing(outcome: Outcome) -> Sequence[Outcome]:
+    return outcome
+    yield  # makes it a sequence
+
+
+def _copy(ran: Future[Outcome], done: Future[Outcome]) -> None:
+    error = ran.exception()
+    if error is None:
+        done.set_result(ran.result())
+    else:
+        done.set_exception(error)

@@ -1,0 +1,192 @@
+"""What a tracker knows, shared by its threads.
+
+Claims say which partitions somebody here works on; a lock table exists for each redirect partition that a claim
+needs. The reader thread fills the tables from the log, the sequencer thread adds our own acknowledged writes, and
+workers and loops ask. `mutex` guards all of it; nothing blocks while holding it. No other lock is ever taken inside.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from kafetrain.core.entry import Entry, Registration
+from kafetrain.core.lock_table import Chain, ChainKey, LockTable, SourceLocks
+from kafetrain.errors import KafetrainError, NotTrackedError
+from kafetrain.record import TopicPartition
+from kafetrain.topic_setup import PreparedTopics
+
+__all__ = ["METADATA_PREFIX", "Claim", "Side", "TrackerState", "width_of"]
+
+METADATA_PREFIX = "kafetrain:"
+
+Listener = Callable[[int, ChainKey, int], None]
+
+
+def width_of(topic: PreparedTopics) -> int:
+    """How many partitions all auxiliary topics have."""
+    return min(topic.partitions.values())
+
+
+class Side(Enum):
+    """On whose behalf a partition is claimed."""
+
+    SOURCE = "source"
+    RETRY = "retry"
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """Somebody here works on a partition of a source topic, or of its retry topic."""
+
+    side: Side
+    topic: PreparedTopics
+    partition: int
+    redirect: TopicPartition | None
+    """Where its locks are; None while the auxiliary topics have no partner for it."""
+    locks: SourceLocks = field(default_factory=SourceLocks)
+    """Source side: the table's part for this partition, once ready."""
+    restore_to: int | None = None
+    """The redirect partition's end, read after the claim was made: everything that a former owner wrote."""
+    ready: bool = False
+    released: bool = False
+    error: KafetrainError | None = None
+    adopt: bool = False
+    """Source side: the committed offset does not carry our metadata, so the start position is to be committed with
+    it before the first record is handled. Otherwise a crash before the first commit would look like a rewind."""
+    set_start: bool = False
+    """Let the reader commit it: nobody here owns the source consumer."""
+    writing: dict[ChainKey, Future[Any]] = field(default_factory=dict)
+    """Source side: redirects under way, by chain. The next of the chain waits for them."""
+
+    @property
+    def metadata(self) -> str:
+        """What every commit of this source partition carries."""
+        return f"{METADATA_PREFIX}{self.locks.floor}"
+
+
+class TrackerState:
+    """Any thread. Methods take the mutex themselves; it is reentrant."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.RLock()
+        self.changed = threading.Condition(self.mutex)
+        """Notified when a claim is ready or failed, when one is made, and when a table moves on."""
+        self.topics: dict[str, PreparedTopics] = {}
+        self.by_retry_topic: dict[str, PreparedTopics] = {}
+        self.source_claims: dict[TopicPartition, Claim] = {}
+        self.retry_claims: dict[TopicPartition, Claim] = {}
+        self.tables: dict[TopicPartition, LockTable] = {}
+        self.listeners: dict[TopicPartition, Listener] = {}
+        """Per redirect partition: told which chain and id changed, with the mutex held."""
+        self.retry_consumers: set[str] = set()
+        """Source topics whose retry topic a loop of ours reads."""
+        self.error: BaseException | None = None
+        """What ended one of the tracker's own threads."""
+
+    # Topics and claims
+
+    def topic(self, name: str) -> PreparedTopics:
+        """A tracked source topic; `NotTrackedError`."""
+        try:
+            return self.topics[name]
+        except KeyError:
+            raise NotTrackedError(name, tuple(sorted(self.topics))) from None
+
+    def add_topic(self, topic: PreparedTopics) -> None:
+        with self.mutex:
+            self.topics[topic.names.source] = topic
+            self.by_retry_topic[topic.names.retry] = topic
+
+    def claim(self, side: Side, topic: PreparedTopics, partitions: Iterable[int], *, set_start: bool = False) -> None:
+        """These partitions are ours. Returns at once; a claim is ready once its locks are restored."""
+        claims, name = self._claims(side, topic)
+        with self.changed:
+            for partition in partitions:
+                place = TopicPartition(name, partition)
+                old = claims.get(place)
+                if old is not None:
+                    old.released = True
+                claims[place] = Claim(
+                    side, topic, partition, self.redirect_of(side, topic, partition), set_start=set_start
+                )
+            self.changed.notify_all()
+
+    def release(self, side: Side, topic: PreparedTopics, partitions: Collection[int] | None = None) -> None:
+        """These partitions (None: all of the topic's) are no longer ours: open sequences stop at their next write."""
+        claims, name = self._claims(side, topic)
+        with self.changed:
+            for place in [p for p in claims if p.topic == name and (partitions is None or p.partition in partitions)]:
+                claims.pop(place).released = True
+            self.changed.notify_all()
+
+    def _claims(self, side: Side, topic: PreparedTopics) -> tuple[dict[TopicPartition, Claim], str]:
+        if side is Side.SOURCE:
+            return self.source_claims, topic.names.source
+        return self.retry_claims, topic.names.retry
+
+    @staticmethod
+    def redirect_of(side: Side, topic: PreparedTopics, partition: int) -> TopicPartition | None:
+        """The redirect partition with the locks of a source partition, or of what a retry partition holds."""
+        if side is Side.RETRY:
+            number = partition if partition < width_of(topic) else None
+        else:
+            number = topic.partition_for(partition)
+        return None if number is None else TopicPartition(topic.names.redirect, number)
+
+    def all_claims(self) -> list[Claim]:
+        with self.mutex:
+            return [*self.source_claims.values(), *self.retry_claims.values()]
+
+    def check(self) -> None:
+        """Raise what ended one of the tracker's threads."""
+        if self.error is not None:
+            raise self.error
+
+    def wait_ready(self, claim: Claim) -> None:
+        """Block until its locks are restored. Raises what prevents it, `NotTrackedError` where it was released.
+
+        Bounded: the reader gives every claim that makes no progress an error.
+        """
+        with self.changed:
+            while not claim.ready:
+                self.check()
+                if claim.error is not None:
+                    raise claim.error
+                if claim.released:
+                    raise NotTrackedError(claim.topic.names.source)
+                self.changed.wait(timeout=0.5)
+
+    # Tables
+
+    def put(self, redirect: TopicPartition, partition: int, offset: int, entry: Entry) -> None:
+        """The entry is in the log at `entry.log_offset`."""
+        with self.mutex:
+            if (table := self.tables.get(redirect)) is not None:
+                self._tell(redirect, partition, table.source(partition).put(offset, entry), offset)
+
+    def end(
+        self, redirect: TopicPartition, partition: int, offset: int, key: bytes | None, at: int, *, ours: bool
+    ) -> None:
+        """The tombstone is in the log at offset `at`."""
+        with self.mutex:
+            if (table := self.tables.get(redirect)) is not None:
+                self._tell(redirect, partition, table.source(partition).end(offset, key, at, ours=ours), offset)
+
+    def register(self, redirect: TopicPartition, group: str, registration: Registration | None) -> None:
+        """The group's registration is in the log, or was taken back."""
+        with self.mutex:
+            if (table := self.tables.get(redirect)) is None:
+                return
+            if registration is None:
+                table.registrations.pop(group, None)
+            elif (old := table.registrations.get(group)) is None or old.log_offset <= registration.log_offset:
+                table.registrations[group] = registration
+
+    def _tell(self, redirect: TopicPartition, partition: int, chain: Chain | None, offset: int) -> None:
+        if chain is not None and (listener := self.listeners.get(redirect)) is not None:
+            listener(partition, chain.key, offset)

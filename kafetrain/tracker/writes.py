@@ -1,0 +1,189 @@
+"""Every write of the protocol, in one place: entries, retry records, tombstones, dead letters, registrations.
+
+Each is a sequence (see `sequence`): it ends when the write is durable and the lock table knows it. A write that is
+not acknowledged ends in `WriteFailedError`, and whoever waits for it completes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kafetrain.client.ports import ClientError, OutgoingRecord, ProducerPort, RecordTooLargeForClientError
+from kafetrain.clock import Clock
+from kafetrain.core.entry import Entry, Registration, encode_entry, encode_registration, registration_key
+from kafetrain.core.headers import DeadLetterState, dlq_headers, retry_headers, tombstone_headers
+from kafetrain.errors import RecordTooLargeError, WriteFailedError
+from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, TopicPartition, place_of
+from kafetrain.settings import Settings
+from kafetrain.topic_setup import PreparedTopics
+from kafetrain.tracker.sequence import Sequence
+from kafetrain.tracker.state import Side, TrackerState, width_of
+
+__all__ = ["DeadLetter", "SourceRecord", "Writes", "payload"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A source record, whether it comes from its topic or out of a retry record."""
+
+    id: MessageId
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.id.topic}[{self.id.partition}]@{self.id.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Why a record ends without success."""
+
+    state: str
+    attempts: int
+    error_type: str | None = None
+    reason: str | None = None
+    first_failure_ms: int | None = None
+
+    @classmethod
+    def parked(cls, entry: Entry) -> DeadLetter:
+        """It waits behind a dead record of its key."""
+        return cls(DeadLetterState.PARKED, entry.attempt, entry.error_type, entry.error, entry.first_failure_ms)
+
+
+def payload(record: Record, name: str) -> bytes | None:
+    """The record's key or value as bytes; `TypeError` where a deserializer has been at work."""
+    data = getattr(record, name)
+    if data is None or isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(
+        f"the {name} of {place_of(record)} is a {type(data).__name__}, not bytes: consume without deserializers and "
+        f"decode in the handler, so that a redirected record leaves exactly as it came"
+    )
+
+
+class Writes:
+    """Any thread may start a sequence; the sequencer's thread goes on with it."""
+
+    def __init__(self, producer: ProducerPort, state: TrackerState, settings: Settings, clock: Clock) -> None:
+        self._producer, self._state, self._settings, self._clock = producer, state, settings, clock
+
+    def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry) -> Sequence[Entry]:
+        """Write an entry. Returns it with its offset."""
+        redirect = self._redirect(topic, id.partition)
+        yield from self._register(topic, redirect, id)
+        out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry))
+        offset = yield from self._write("lock", str(id), out)
+        entry = replace(entry, log_offset=offset)
+        self._state.put(redirect, id.partition, id.offset, entry)
+        return entry
+
+    def tombstone(self, topic: PreparedTopics, id: MessageId, key: bytes | None) -> Sequence[None]:
+        """End an id's lock."""
+        redirect = self._redirect(topic, id.partition)
+        out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), None, tombstone_headers(key))
+        offset = yield from self._write("tombstone", str(id), out)
+        self._state.end(redirect, id.partition, id.offset, key, offset, ours=True)
+
+    def retry_record(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
+        """Append the record to the retry topic; `entry` is acknowledged."""
+        headers = retry_headers(
+            source.id,
+            source.headers,
+            timestamp_ms=source.timestamp_ms,
+            entry=entry,
+            max_retries=self._settings.max_retries,
+            lock_offset=entry.log_offset,
+        )
+        if _is_empty(source):
+            headers.append((RetryHeader.NULL_VALUE, b"1"))
+        partition = self._redirect(topic, source.id.partition).partition
+        out = OutgoingRecord(topic.names.retry, partition, source.key, _value(source), headers)
+        yield from self._write("retry record", str(source), out)
+
+    def dead_letter(self, topic: PreparedTopics, source: SourceRecord, why: DeadLetter) -> Sequence[tuple[int, int]]:
+        """Append the record to the dead-letter topic. Returns its partition and offset there."""
+        headers = dlq_headers(
+            source.id,
+            source.headers,
+            state=why.state,
+            attempts=why.attempts,
+            error_type=why.error_type,
+            reason=why.reason,
+            now_ms=self._clock.now_ms(),
+            first_failure_ms=why.first_failure_ms,
+        )
+        if _is_empty(source):
+            headers.append((DlqHeader.NULL_VALUE, b"1"))
+        partition = source.id.partition % width_of(topic)
+        out = OutgoingRecord(topic.names.dlq, partition, source.key, _value(source), headers)
+        offset = yield from self._write("dead letter", str(source), out)
+        return partition, offset
+
+    def die(
+        self, topic: PreparedTopics, source: SourceRecord, entry: Entry, why: DeadLetter, *, locked: bool
+    ) -> Sequence[None]:
+        """The record's end without success: its dead letter, then what becomes of its key.
+
+        `locked`: it has an entry, which a tombstone ends where dead keys are freed.
+        """
+        dead_at = yield from self.dead_letter(topic, source, why)
+        if not self._settings.free_on_dlq:
+            yield from self.entry(topic, source.id, entry.died(dead_at))
+        elif locked:
+            yield from self.tombstone(topic, source.id, source.key)
+
+    def park(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
+        """Move a record that waits behind a dead one to the dead-letter topic."""
+        yield from self.dead_letter(topic, source, DeadLetter.parked(entry))
+        yield from self.tombstone(topic, source.id, source.key)
+
+    def registration(self, topic: PreparedTopics, redirect: TopicPartition) -> Sequence[None]:
+        """Say that this group keeps locks here. Other groups' purges look for it."""
+        group = self._settings.group_id
+        fresh = Registration(topic.names.source, topic.topic_id, self._clock.now_ms())
+        out = OutgoingRecord(redirect.topic, redirect.partition, registration_key(group), encode_registration(fresh))
+        offset = yield from self._write("registration", f"group {group}", out)
+        self._state.register(redirect, group, replace(fresh, log_offset=offset))
+
+    def _register(self, topic: PreparedTopics, redirect: TopicPartition, id: MessageId) -> Sequence[None]:
+        table = self._state.tables.get(redirect)
+        if table is None or id.group not in table.registrations:
+            yield from self.registration(topic, redirect)
+
+    def _redirect(self, topic: PreparedTopics, partition: int) -> TopicPartition:
+        redirect = self._state.redirect_of(Side.SOURCE, topic, partition)
+        if redirect is None:
+            raise WriteFailedError(
+                "lock",
+                f"{topic.names.source}[{partition}]",
+                topic.names.redirect,
+                ValueError("this partition has no partner there yet"),
+            )
+        return redirect
+
+    def _write(self, what: str, source: str, out: OutgoingRecord) -> Sequence[int]:
+        try:
+            offset: int = yield self._producer.send(out)
+        except RecordTooLargeForClientError:
+            raise RecordTooLargeError(source, out.topic, _size(out), None) from None
+        except ClientError as error:
+            raise WriteFailedError(what, source, out.topic, error) from error
+        return offset
+
+
+def _value(source: SourceRecord) -> bytes | None:
+    # Clients refuse a record without key and value, though Kafka has them; a header says what it was.
+    return b"" if _is_empty(source) else source.value
+
+
+def _is_empty(source: SourceRecord) -> bool:
+    return source.key is None and source.value is None
+
+
+def _size(out: OutgoingRecord) -> int:
+    headers = sum(len(name) + len(value or b"") + 10 for name, value in out.headers)
+    return len(out.key or b"") + len(out.value or b"") + headers + 100
