@@ -6,7 +6,7 @@ defaults; what is more to the left wins. This is the only place that reads the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -299,13 +299,19 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         for source, place in ((env_settings, "environment"), (dotenv_settings, ".env file")):
-            for variable in sorted(source.env_vars) if isinstance(source, EnvSettingsSource) else ():
-                name = variable.lower().removeprefix(_PREFIX.lower())
-                if name == variable.lower() or name in cls.model_fields or variable.upper().startswith(_ELSEWHERE):
-                    continue
-                hint = checks.nearest(name, cls.model_fields, _PREFIX)
-                logger.warning("{} in the {} is no setting and has no effect{}", variable.upper(), place, hint)
+            if isinstance(source, EnvSettingsSource):
+                # What is there for other programs must not get in by the bare name of a setting.
+                source.env_vars = {n: t for n, t in source.env_vars.items() if n.upper().startswith(_PREFIX)}
+                cls._warn_of_unknown(source.env_vars, place)
         return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @classmethod
+    def _warn_of_unknown(cls, variables: Iterable[str], place: str) -> None:
+        for variable in sorted(map(str.upper, variables)):
+            name = variable.removeprefix(_PREFIX).lower()
+            if name not in cls.model_fields and not variable.startswith(_ELSEWHERE):
+                hint = checks.nearest(name, cls.model_fields, _PREFIX)
+                logger.warning("{} in the {} is no setting and has no effect{}", variable, place, hint)
 
     @classmethod
     def _problems_of(cls, error: ValidationError, given: frozenset[str]) -> Iterator[str]:

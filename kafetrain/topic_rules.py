@@ -177,16 +177,19 @@ def _of_configs(name: str, state: TopicState, settings: Settings) -> Iterator[To
             yield problem("cleanup.policy", "compact,delete", why, is_warning=True)
         for setting, least in _COMPACTION.items():
             value = _number(state, name, setting)
-            if "compact" in policy and value is not None and value < int(least):
+            if value is not None and value < int(least):
                 why = "a reader that lags further than this misses a change of a lock"
                 yield problem(setting, least, why, is_warning=True)
     elif "compact" in policy:
         yield problem("cleanup.policy", "delete", "compaction drops all records of a key but the last")
+    # Without "delete" retention has no effect. It is said all the same, so that nobody adds "delete", as we advise, and
+    # has the locks expire by that.
+    is_idle = name == state.names.redirect and policy == {"compact"}
     for setting, needed in _KEEP_ALL.items():
-        # Without "delete" the setting has no effect.
-        if "delete" in policy and actual.get(setting, needed) != needed:
+        if actual.get(setting, needed) != needed:
             what = "locks" if name == state.names.redirect else "records"
-            yield problem(setting, needed, f"{what} would expire, and be lost")
+            when = " as soon as cleanup.policy has delete" if is_idle else ""
+            yield problem(setting, needed, f"{what} would expire{when}, and be lost", is_warning=is_idle)
     limit, source_limit = (_number(state, topic, "max.message.bytes") for topic in (name, state.names.source))
     if name != state.names.redirect and limit is not None and source_limit is not None:
         needed_limit = _with_room(source_limit)

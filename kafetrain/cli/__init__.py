@@ -30,9 +30,12 @@ app.add_typer(topics.app, name="topics")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        typer.echo(version("kafetrain"))
+        try:
+            typer.echo(version("kafetrain"))
+        except PackageNotFoundError:
+            typer.echo("unknown: run from its sources, not installed")
         raise typer.Exit
 
 

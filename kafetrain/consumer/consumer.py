@@ -48,12 +48,17 @@ class KafkaConsumer:
 
     @staticmethod
     def resilient(
-        settings: Settings, topics: str | Sequence[str], handler: Handler, *, middlewares: Sequence[Middleware] = ()
+        settings: Settings,
+        topics: str | Sequence[str],
+        handler: Handler,
+        *,
+        middlewares: Sequence[Middleware] = (),
+        client: Client | None = None,
     ) -> ResilientConsumer:
         """All three layers in one object that owns them: tracker, retry manager, consumer. See `ResilientConsumer`."""
         from kafetrain.consumer.resilient import ResilientConsumer
 
-        return ResilientConsumer(settings, topics, handler, middlewares)
+        return ResilientConsumer(settings, topics, handler, middlewares, client=client)
 
     def with_middlewares(self, *middlewares: Middleware) -> KafkaConsumer:
         """Add middlewares; the first is the outermost. Returns the consumer itself.

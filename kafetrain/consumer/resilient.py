@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kafetrain.client.ports import Client
 from kafetrain.consumer.consumer import KafkaConsumer, stopped_by_signals, topic_list
 from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose
 from kafetrain.errors import ConfigurationError
@@ -21,17 +22,23 @@ class ResilientConsumer:
     """A tracker, a retry manager and a consumer that share it, started and stopped together.
 
     `run` blocks; `with` starts it in the background and stops it at the end. `middlewares` stand around the handler on
-    both sides, outside of the error handling on the source side. Any thread may call it.
+    both sides, outside of the error handling on the source side. Any thread may call it. `client` is for tests.
     """
 
     def __init__(
-        self, settings: Settings, topics: str | Sequence[str], handler: Handler, middlewares: Sequence[Middleware] = ()
+        self,
+        settings: Settings,
+        topics: str | Sequence[str],
+        handler: Handler,
+        middlewares: Sequence[Middleware] = (),
+        *,
+        client: Client | None = None,
     ) -> None:
         check_handler(handler)
         self._settings, self._topics, self._handler = settings, topic_list(topics), handler
         if any(isinstance(middleware, ErrorHandlingMiddleware) for middleware in middlewares):
             raise ConfigurationError("resilient() has its own ErrorHandlingMiddleware; leave yours out")
-        self.tracker = ErrorTracker(settings)
+        self.tracker = ErrorTracker(settings, client=client)
         """For `locks`; its life is this object's."""
         self._manager = RetryManager(self.tracker, compose(middlewares, handler))
         self._consumer = KafkaConsumer(settings).with_middlewares(*middlewares, ErrorHandlingMiddleware(self.tracker))

@@ -319,10 +319,28 @@ class TestVerification:
         admin.configs["retry-orders"] |= {"max.message.bytes": "9999999", "min.insync.replicas": "2"}
         assert prepare(admin).warnings == ()
 
-    def test_retention_without_effect_is_no_error(self) -> None:
+    def test_retention_without_effect_is_a_warning_and_comes_with_the_advice_that_gives_it_effect(self) -> None:
+        """Adding "delete" alone, as the advice for the policy says, would make locks expire."""
         admin = good_cluster()
         admin.configs["redirect-orders"] |= {"cleanup.policy": "compact", "retention.ms": "1000"}
-        assert len(prepare(admin).warnings) == 1
+        assert len(prepare(admin).warnings) == 2
+        (command,) = commands_for(verify_topics(admin, settings(), "orders"), settings())
+        assert shlex.split(command)[-1] == "cleanup.policy=[compact,delete],retention.ms=-1"
+
+    @pytest.mark.parametrize("name", ["retry-orders", "dlq-orders"])
+    def test_a_compacted_topic_is_given_delete_only_together_with_endless_retention(self, name: str) -> None:
+        admin = good_cluster()
+        admin.configs[name] |= {"cleanup.policy": "compact", "retention.ms": "1000"}
+        (command,) = commands(refusal(admin))
+        assert command[-1] == "cleanup.policy=delete,retention.ms=-1"
+
+    def test_one_round_of_commands_leaves_nothing_to_say(self) -> None:
+        admin = FakeAdmin()
+        for name in ("orders", *AUXILIARY):
+            admin.add(name)
+        for problem in verify_topics(admin, settings(), "orders"):
+            admin.configs[problem.topic] |= problem.configs
+        assert verify_topics(admin, settings(), "orders") == []
 
     def test_everything_wrong_is_in_one_error_with_one_command_per_topic(self) -> None:
         admin = FakeAdmin()

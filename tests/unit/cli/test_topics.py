@@ -23,6 +23,14 @@ from tests.unit.test_topic_setup import AUXILIARY, good_cluster
 Run = Callable[..., Any]
 
 
+def runner() -> CliRunner:
+    build: Callable[..., CliRunner] = CliRunner
+    try:
+        return build(mix_stderr=False)  # older ones mix unless told not to
+    except TypeError:
+        return build()
+
+
 @pytest.fixture
 def cluster() -> FakeAdmin:
     return good_cluster()
@@ -48,9 +56,7 @@ def run(cluster: FakeAdmin, seen: list[Settings], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shared, "connect_admin", admin)
 
     def invoke(*arguments: str, **environment: str) -> Any:
-        return CliRunner().invoke(
-            cli.app, arguments, env={f"KAFETRAIN_{key}": text for key, text in environment.items()}
-        )
+        return runner().invoke(cli.app, arguments, env={f"KAFETRAIN_{key}": text for key, text in environment.items()})
 
     return invoke
 
@@ -217,6 +223,12 @@ class TestErrors:
         monkeypatch.setattr(topics, "print_json", gone)
         result = run("topics", "verify", "orders", "--json")
         assert "error:" not in result.stderr
+
+
+def test_the_version_is_printed_on_stdout(run: Run) -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.strip()
 
 
 class TestProcess:

@@ -1,0 +1,202 @@
+"""One cluster fixture, two brokers behind it: librdkafka's mock in this process, and Apache Kafka."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+
+from kafetrain.client.kafka_python import KafkaPythonClient
+from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, OutgoingRecord, ProducerPort
+from kafetrain.record import Record, TopicPartition
+from kafetrain.settings import Settings
+from kafetrain.testing import Broker, EmbeddedBroker, NoBrokerError, kafka_broker
+from kafetrain.testing.embedded_client import EmbeddedClient
+from tests.waiting import wait_for
+
+PARTITIONS = 4
+A_MOMENT = timedelta(milliseconds=20)
+GAPS = {
+    "embedded": {
+        "admin": "the mock cluster has no CreateTopics, CreatePartitions, DescribeConfigs, LeaveGroup for others",
+        "configs": "the mock cluster has no topic settings",
+        "purges": "the mock cluster has no DeleteRecords",
+        "transactions": "the mock cluster writes no control records and has no last stable offset",
+    }
+}
+
+
+class Owner:
+    """A consumer and what an owner of it does: it notes its partitions, and lets go when it is told to."""
+
+    def __init__(self, consumer: ConsumerPort, topics: Collection[str]) -> None:
+        self.consumer = consumer
+        self.owned: set[TopicPartition] = set()
+        self.log: list[tuple[str, frozenset[TopicPartition]]] = []
+        self.delivered: list[Record] = []
+        self.completed: dict[TopicPartition, Committed] = {}
+        self.is_idle = True
+        self.asked = 0
+        consumer.subscribe(topics, self)
+
+    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        self.log.append(("assigned", partitions))
+        self.owned |= partitions
+
+    def revoking(
+        self, partitions: frozenset[TopicPartition]
+    ) -> Callable[[], Mapping[TopicPartition, Committed] | None]:
+        self.log.append(("revoking", partitions))
+
+        def answer() -> Mapping[TopicPartition, Committed] | None:
+            self.asked += 1
+            if not self.is_idle:
+                return None
+            self.owned -= partitions
+            return {place: self.completed[place] for place in partitions if place in self.completed}
+
+        return answer
+
+    def lost(self, partitions: frozenset[TopicPartition]) -> None:
+        self.log.append(("lost", partitions))
+        self.owned -= partitions
+
+    def poll(self, timeout: timedelta = A_MOMENT, max_records: int = 500) -> list[Record]:
+        batches = self.consumer.poll(timeout, max_records)
+        records = [record for batch in batches.values() for record in batch]
+        self.delivered += records
+        return records
+
+    def poll_until(self, description: str, condition: Callable[[], object]) -> None:
+        def look() -> object:
+            self.poll()
+            return condition()
+
+        wait_for(description, look)
+
+    def join(self, partitions: int = PARTITIONS) -> None:
+        self.poll_until(f"{partitions} partitions assigned", lambda: len(self.owned) == partitions)
+
+
+class Cluster:
+    """A broker, clients for it that are closed afterwards, and what a test needs to arrange."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.servers = broker.bootstrap_servers.split(",")
+        self._undo: list[Callable[[], None]] = []
+        self._admin: AdminPort | None = None
+        self._producer: ProducerPort | None = None
+
+    def client(self, **options: Any) -> Client:
+        """With these `client_options`."""
+        settings = Settings(
+            bootstrap_servers=self.servers, group_id="g", client_options={**self.broker.client_options, **options}
+        )
+        return KafkaPythonClient(settings) if self.broker.is_real else EmbeddedClient(settings)
+
+    @property
+    def admin(self) -> AdminPort:
+        if self._admin is None:
+            self._admin = self.close_later(self.client().admin())
+        return self._admin
+
+    @property
+    def producer(self) -> ProducerPort:
+        if self._producer is None:
+            producer = self._producer = self.client().producer()
+            self._undo.append(lambda: producer.close(timedelta(seconds=2)))
+        return self._producer
+
+    def reader(self, **options: Any) -> ConsumerPort:
+        return self.close_later(self.client(**options).reader())
+
+    def member(self, topic: str, group: str | None = None, *, reset: str = "earliest", **options: Any) -> Owner:
+        consumer = self.client(heartbeat_interval_ms=100, **options).group_consumer(
+            group or f"group-{topic}", auto_offset_reset=reset
+        )
+        return Owner(self.close_later(consumer), [topic])
+
+    def close_later(self, client: Any) -> Any:
+        self._undo.append(client.close)
+        return client
+
+    def later(self, undo: Callable[[], None]) -> None:
+        self._undo.append(undo)
+
+    def topic(self, configs: Mapping[str, str] | None = None) -> str:
+        return self.broker.create_unique_topic(PARTITIONS, configs, prefix="contract")
+
+    def write(self, topic: str, count: int, partition: int = 0) -> None:
+        """Records with their offsets as values, `v0` first."""
+        sent = [
+            self.producer.send(OutgoingRecord(topic, partition, b"k", b"v%d" % number)) for number in range(count)
+        ]
+        for future in sent:
+            future.result(10)
+
+    def transactional(self, **options: Any) -> Any:
+        """A bare producer that has begun a transaction, and no deadline but those of its own."""
+        producer = KafkaProducer(
+            bootstrap_servers=self.servers,
+            transactional_id=f"transactions-{uuid.uuid4().hex[:12]}",
+            retry_backoff_ms=5,
+            max_block_ms=5_000,
+            **{**self.broker.client_options, **options},
+        )
+        self._undo.append(lambda: producer.close(timeout=2))
+        producer.init_transactions()
+        producer.begin_transaction()
+        return producer
+
+    def close(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker() -> Iterator[Broker]:
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def real_broker() -> Iterator[Broker]:
+    try:
+        with kafka_broker(allow_embedded=False) as broker:
+            yield broker
+    except NoBrokerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+
+
+def _use(broker: Broker) -> Iterator[Cluster]:
+    """A cluster whose clients leave no thread behind."""
+    before = set(threading.enumerate())
+    cluster = Cluster(broker)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+    wait_for("the clients' threads have ended", lambda: set(threading.enumerate()) <= before, timeout=10)
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    for need in request.node.iter_markers("needs"):
+        if reason := GAPS.get(request.param, {}).get(need.args[0]):
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    broker = request.getfixturevalue("embedded_broker" if request.param == "embedded" else "real_broker")
+    yield from _use(broker)
+
+
+@pytest.fixture
+def kafka_cluster(real_broker: Broker) -> Iterator[Cluster]:
+    yield from _use(real_broker)

@@ -1,0 +1,199 @@
+"""Kafka as these tests see it, past kafetrain: they write source records, and look at what is in the topics.
+
+A pytest plugin, for its fixtures: `pytest_plugins = ["tests.integration.cluster"]`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.structs import OffsetAndMetadata
+from loguru import logger
+
+from kafetrain import ConstantBackoff, Settings
+from kafetrain.testing import Broker
+from kafetrain.topics import AuxiliaryTopics
+from tests.integration.journal import Place, Written
+
+__all__ = ["Cluster", "Headers", "MakeSettings", "cluster", "log", "make_settings"]
+
+Headers = Sequence["tuple[str, bytes | None]"]
+MakeSettings = Callable[..., Settings]
+
+
+class Cluster:
+    """The session's broker, with one client of each kind. For the test's own thread."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        options = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
+        self._producer = KafkaProducer(acks="all", max_request_size=64 << 20, **options)
+        self._consumer = KafkaConsumer(fetch_max_wait_ms=20, **options)
+        self._admin = KafkaAdminClient(**options)
+
+    def close(self) -> None:
+        for client in (self._producer, self._consumer, self._admin):
+            client.close()
+
+    # Writing
+
+    def write(
+        self, topic: str, key: bytes | None, *values: bytes | None, partition: int = 0, headers: Headers = ()
+    ) -> list[Written]:
+        """Records of one key, in order; durable on return."""
+        return self.write_all(topic, [(partition, key, value) for value in values], headers=headers)
+
+    def write_all(
+        self, topic: str, records: Iterable[tuple[int, bytes | None, bytes | None]], *, headers: Headers = ()
+    ) -> list[Written]:
+        """Records as (partition, key, value)."""
+        sent = [
+            (self._producer.send(topic, value, key=key, partition=partition, headers=list(headers)), key)
+            for partition, key, value in records
+        ]
+        self._producer.flush()
+        return [Written(metadata.partition, metadata.offset, key) for future, key in sent for metadata in [future.get()]]
+
+    def write_as_others_can(
+        self, topic: str, key: bytes | None, value: bytes | None, *, partition: int = 0, headers: Headers = ()
+    ) -> None:
+        """With another client, which also writes null headers, and records with neither key nor value."""
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self.broker.bootstrap_servers})
+        producer.produce(topic, value, key, partition=partition, headers=list(headers))
+        assert producer.flush(30) == 0
+
+    # Reading
+
+    def read(self, topic: str) -> list[Any]:
+        """All records of a topic, partition by partition."""
+        places = [TopicPartition(topic, number) for number in range(self.partition_count(topic))]
+        ends = self._consumer.end_offsets(places)
+        self._consumer.assign(places)
+        self._consumer.seek_to_beginning(*places)
+        found: dict[TopicPartition, list[Any]] = {place: [] for place in places}
+        while any(self._consumer.position(place) < ends[place] for place in places):
+            for place, records in self._consumer.poll(timeout_ms=1000).items():
+                found[place] += records
+        return [record for place in places for record in found[place] if record.offset < ends[place]]
+
+    def locks(self, redirect_topic: str) -> dict[str, dict[str, Any]]:
+        """What the redirect topic says in the end: message id -> entry, of every group."""
+        entries: dict[str, dict[str, Any]] = {}
+        for record in self.read(redirect_topic):
+            id = record.key.decode()
+            if record.value is None:
+                entries.pop(id, None)
+            elif id.count("/") == 3:
+                entries[id] = json.loads(record.value)
+        return entries
+
+    def dead_places(self, dlq_topic: str) -> dict[Place, str]:
+        """Which source records are in the dead-letter topic, and in which state."""
+        found = {}
+        for record in self.read(dlq_topic):
+            headers = dict(record.headers)
+            place = (int(headers["x-dlq-partition"]), int(headers["x-dlq-offset"]))
+            found[place] = headers["x-dlq-state"].decode()
+        return found
+
+    def partition_count(self, topic: str) -> int:
+        (described,) = self._admin.describe_topics([topic])
+        return len(described["partitions"])
+
+    def begin_offsets(self, topic: str) -> dict[int, int]:
+        places = [TopicPartition(topic, number) for number in range(self.partition_count(topic))]
+        return {place.partition: offset for place, offset in self._consumer.beginning_offsets(places).items()}
+
+    def end_offsets(self, topic: str) -> dict[int, int]:
+        places = [TopicPartition(topic, number) for number in range(self.partition_count(topic))]
+        return {place.partition: offset for place, offset in self._consumer.end_offsets(places).items()}
+
+    def committed(self, group: str, topic: str) -> dict[int, tuple[int, str]]:
+        """Next offset and metadata, by partition; partitions without are left out."""
+        places = [TopicPartition(topic, number) for number in range(self.partition_count(topic))]
+        found = self._admin.list_group_offsets({group: places})[group]
+        return {place.partition: (at.offset, at.metadata) for place, at in found.items() if at.offset >= 0}
+
+    def exists(self, topic: str) -> bool:
+        (described,) = self._admin.describe_topics([topic])
+        return described["error_code"] == 0
+
+    # Operating
+
+    def commit(self, group: str, topic: str, next_offsets: Mapping[int, int], metadata: str = "") -> None:
+        """As an operator's tool does, for a group without members."""
+        offsets = {
+            TopicPartition(topic, partition): OffsetAndMetadata(offset, metadata, -1)
+            for partition, offset in next_offsets.items()
+        }
+        for place, error in self._admin.alter_group_offsets(group, offsets).items():
+            if error.errno:
+                raise error(f"{place}")
+
+    def configure(self, topic: str, configs: Mapping[str, str]) -> None:
+        """Change settings of a topic."""
+        self._admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(configs))])
+
+    def check_at_rest(self, settings: Settings, topic: str) -> None:
+        """No lock is left, and everything that was read is committed. For a group whose members have left."""
+        names = AuxiliaryTopics.of(settings, topic)
+        left = [id for id in self.locks(names.redirect) if id.startswith(f"{settings.group_id}/")]
+        if left:
+            raise AssertionError(f"locks are left: {left[:10]}")
+        for group, read in ((settings.group_id, topic), (settings.retry_group_id, names.retry)):
+            ends = {partition: end for partition, end in self.end_offsets(read).items() if end}
+            committed = {partition: at for partition, (at, _) in self.committed(group, read).items() if at}
+            if committed != ends:
+                raise AssertionError(f"{read} ends at {ends}, and {group} has committed {committed}")
+
+
+@pytest.fixture(scope="session")
+def _session_cluster(kafetrain_broker: Broker) -> Iterator[Cluster]:
+    if not kafetrain_broker.is_real:
+        pytest.skip("needs Apache Kafka: a mock has no compaction, no purge and no topics as asked")
+    cluster = Cluster(kafetrain_broker)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(_session_cluster: Cluster) -> Cluster:
+    """Apache Kafka; the test is skipped where there is only a mock."""
+    return _session_cluster
+
+
+@pytest.fixture
+def make_settings(kafetrain_broker: Broker) -> MakeSettings:
+    """Settings for a group of its own, with short waits, so that what should take seconds takes few."""
+
+    def make(**changes: Any) -> Settings:
+        options = {**kafetrain_broker.client_options, **changes.pop("client_options", {})}
+        defaults: dict[str, Any] = {
+            "bootstrap_servers": kafetrain_broker.bootstrap_servers,
+            "group_id": f"group-{uuid.uuid4().hex[:8]}",
+            "backoff": ConstantBackoff(timedelta(milliseconds=20)),
+            "client_options": options,
+        }
+        return Settings(**{**defaults, **changes})
+
+    return make
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What kafetrain logs, from warnings on: message by message."""
+    lines: list[str] = []
+    logger.enable("kafetrain")
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
+    yield lines
+    logger.remove(sink)
+    logger.disable("kafetrain")

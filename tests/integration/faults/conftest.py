@@ -1,0 +1,31 @@
+"""Scenarios on the session's broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kafetrain.testing import Broker
+from tests.integration.faults.scenario import Scenario
+
+ScenarioFactory = Callable[..., Scenario]
+
+
+@pytest.fixture
+def new_scenario(kafetrain_broker: Broker, tmp_path: Path) -> Iterator[ScenarioFactory]:
+    """Scenarios with a topic each. They end with the test."""
+    if not kafetrain_broker.is_real:
+        pytest.skip("a mock has no groups that a killed member is missed in, and no settings of topics")
+    made: list[Scenario] = []
+
+    def new(partitions: int = 2, **values: Any) -> Scenario:
+        topic = kafetrain_broker.create_unique_topic(partitions, prefix="orders")
+        made.append(Scenario(kafetrain_broker, topic, tmp_path, **values))
+        return made[-1]
+
+    yield new
+    for scenario in made:
+        scenario.close()

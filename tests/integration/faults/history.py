@@ -1,0 +1,140 @@
+"""What all processes of a scenario did, in the order in which they did it, and what must hold of it.
+
+The file's order is the order of the events: each line is written before the handler goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["BrokenPromise", "Event", "History", "Place"]
+
+Place: TypeAlias = "tuple[int, int]"
+"""Source partition and offset of a record."""
+
+
+class BrokenPromise(AssertionError):
+    """A history that must not be. Its text names the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`started`, then `ended` (success) or `failed`. Of a process: `drained` (it stopped in good order), `gone`."""
+
+    kind: str
+    pid: int
+    time: float
+    key: str = ""
+    partition: int = -1
+    offset: int = -1
+    attempt: int = 0
+    final: bool = False
+    """Of a failure: the record becomes a dead letter."""
+
+    @property
+    def place(self) -> Place:
+        return (self.partition, self.offset)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key} {self.partition}@{self.offset} attempt {self.attempt} by {self.pid}"
+
+
+class History:
+    """Read once. `killed`: how many processes did not end in good order."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.events = list(events)
+        drained = {event.pid for event in self.events if event.kind == "drained"}
+        self.killed = len({event.pid for event in self.events if event.kind == "gone"} - drained)
+
+    @classmethod
+    def of(cls, path: Path) -> History:
+        # The last line may be under way.
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return cls(Event(**json.loads(line)) for line in lines)
+
+    def places(self, kind: str) -> set[Place]:
+        return {event.place for event in self.events if event.kind == kind}
+
+    def count(self, kind: str, *, pid: int | None = None, retries: bool | None = None) -> int:
+        """How many events; `retries`: only those of retries, or only those of first runs."""
+        return sum(
+            event.kind == kind
+            and (pid is None or event.pid == pid)
+            and (retries is None or (event.attempt > 0) is retries)
+            for event in self.events
+        )
+
+    # Promises
+
+    def no_loss(self, produced: Collection[Place], dead_letters: Collection[Place]) -> None:
+        """Every record has succeeded, or is a dead letter."""
+        if lost := sorted(set(produced) - self.places("ended") - set(dead_letters)):
+            raise BrokenPromise(f"{len(lost)} records never reached an end: {lost[:10]}")
+
+    def key_order(self, chains: Mapping[tuple[int, str], list[int]]) -> None:
+        """Nothing of a key starts before all that was produced before it has ended, or while another of it runs.
+
+        Each replay is in order too: at rest, the last starts of a key's records are in the order of the records.
+        """
+        ended: set[Place] = set()
+        running: dict[tuple[int, str], Event] = {}
+        last_start: dict[Place, int] = {}
+        for number, event in enumerate(self.events):
+            chain = (event.partition, event.key)
+            if event.kind == "gone":
+                running = {key: other for key, other in running.items() if other.pid != event.pid}
+            elif event.kind == "started":
+                if (other := running.get(chain)) is not None:
+                    raise BrokenPromise(f"[{event}] while [{other}] runs")
+                offsets = chains[chain]
+                before = [o for o in offsets[: offsets.index(event.offset)] if (event.partition, o) not in ended]
+                if before:
+                    raise BrokenPromise(f"[{event}] before the end of {before} of its key")
+                running[chain] = event
+                last_start[event.place] = number
+            elif event.kind in ("ended", "failed"):
+                del running[chain]
+                if event.kind == "ended" or event.final:
+                    ended.add(event.place)
+        for (partition, key), offsets in chains.items():
+            started = [last_start[partition, o] for o in offsets if (partition, o) in last_start]
+            if started != sorted(started):
+                raise BrokenPromise(f"the last replay of {key} in partition {partition} was out of order")
+
+    def honest_attempts(self) -> None:
+        """A record's attempt is the number of its failures before. A kill may lose one that was not yet written."""
+        failed: defaultdict[Place, int] = defaultdict(int)
+        seen: defaultdict[Place, int] = defaultdict(int)
+        for event in self.events:
+            if event.kind == "started":
+                most = failed[event.place]
+                if not most - self.killed <= event.attempt <= most or event.attempt < seen[event.place]:
+                    raise BrokenPromise(f"[{event}] after {most} failures, at most {self.killed} of them lost")
+                seen[event.place] = event.attempt
+            elif event.kind == "failed":
+                failed[event.place] += 1
+
+    def nothing_twice(self) -> None:
+        """Where nothing was killed: no record that has succeeded starts again."""
+        ended: set[Place] = set()
+        for event in self.events:
+            if event.kind == "started" and event.place in ended:
+                raise BrokenPromise(f"[{event}] after it had succeeded")
+            if event.kind == "ended":
+                ended.add(event.place)
+
+    def dead_keys_stand_still(self) -> None:
+        """Where dead keys are not freed: nothing runs behind a record that has failed for good."""
+        died: dict[tuple[int, str], int] = {}
+        for event in self.events:
+            chain = (event.partition, event.key)
+            if event.kind == "started" and event.offset > died.get(chain, event.offset):
+                raise BrokenPromise(f"[{event}] behind the dead record at {died[chain]}")
+            if event.kind == "failed" and event.final:
+                died.setdefault(chain, event.offset)

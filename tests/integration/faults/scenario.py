@@ -1,0 +1,294 @@
+"""A topic, records with a plan for each, processes that consume it, and what holds when all is over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
+
+from kafetrain.testing import Broker
+from tests.integration.faults.history import BrokenPromise, History, Place
+from tests.integration.faults.worker import HistoryFile, Job, Plan
+from tests.waiting import wait_for
+
+__all__ = ["SESSION_TIMEOUT_MS", "Process", "Scenario"]
+
+ROOT = Path(__file__).parents[3]
+SESSION_TIMEOUT_MS = 6_000
+"""How long a killed process keeps its partitions. Brokers as they come allow no less."""
+
+THREE_IN_TEN_FAIL = (Plan(1), Plan(), Plan(), Plan(2), Plan(), Plan(), Plan(), Plan(1), Plan(), Plan())
+
+
+class Process:
+    """A worker, running. `wait` for its end before the scenario is checked."""
+
+    def __init__(self, job: Job, log: Path) -> None:
+        self.job, self.log = job, log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.faults.worker", job.as_text()],
+                cwd=ROOT,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        self.pid = self._process.pid
+        self._gone = False
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.wait()
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit code: 0 after SIGTERM, -9 after a kill."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"process {self.pid} still runs after {timeout:g} s.\n{self.tail()}") from None
+        if not self._gone:
+            self._gone = True
+            history = HistoryFile(self.job.history)
+            history.add("gone", pid=self.pid)
+            history.close()
+        return code
+
+    def stop(self) -> None:
+        """In good order: whatever runs ends, and is committed."""
+        self.terminate()
+        code = self.wait()
+        assert code == 0, f"process {self.pid} ended with {code} after SIGTERM.\n{self.tail()}"
+
+    def check_alive(self) -> None:
+        code = self._process.poll()
+        assert code is None, f"process {self.pid} ended with {code}.\n{self.tail()}"
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def clean_up(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class Scenario:
+    """`close` it: ends what still runs. One thread, but for `producing`."""
+
+    def __init__(self, broker: Broker, topic: str, folder: Path, *, keys: int = 8, **job: Any) -> None:
+        self.broker, self.topic, self.folder = broker, topic, folder
+        options = {**broker.client_options, "session_timeout_ms": SESSION_TIMEOUT_MS, **job.pop("client_options", {})}
+        self.job = Job(
+            servers=broker.bootstrap_servers,
+            group=f"g-{topic}",
+            topic=topic,
+            history=str(folder / f"{topic}.jsonl"),
+            client_options=options,
+            **job,
+        )
+        self.chains: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        """Offsets of what was produced, by partition and key."""
+        self.plans: dict[Place, Plan] = {}
+        self._keys, self._count = keys, 0
+        self._processes: list[Process] = []
+        self._closing = contextlib.ExitStack()
+        self._servers = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
+        self._producer = KafkaProducer(**self._servers)
+        self._closing.callback(self._producer.close)
+        self._admin = KafkaAdminClient(**self._servers)
+        self._closing.callback(self._admin.close)
+        self.partitions = len(self._producer.partitions_for(topic))
+
+    # What happens
+
+    def produce(self, plans: Sequence[Plan]) -> None:
+        """A record for each plan, the keys in turn. Returns when they are in the topic."""
+        sent = []
+        for plan in plans:
+            key = f"k{self._count % self._keys}"
+            partition = self._count % self._keys % self.partitions
+            future = self._producer.send(self.topic, key=key.encode(), value=plan.encode(), partition=partition)
+            sent.append((key, plan, future))
+            self._count += 1
+        self._producer.flush()
+        for key, plan, future in sent:
+            metadata = future.get(30)
+            self.chains[metadata.partition, key].append(metadata.offset)
+            self.plans[metadata.partition, metadata.offset] = plan
+
+    @contextlib.contextmanager
+    def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.1) -> Iterator[None]:
+        """Produce all the while, in a thread; what it met is raised at the end."""
+        stopping, errors = threading.Event(), list[BaseException]()
+
+        def go_on() -> None:
+            try:
+                while not stopping.wait(every_s):
+                    self.produce(plans)
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+        for error in errors:
+            raise error
+
+    def start(self, **changes: Any) -> Process:
+        number = len(self._processes) + 1
+        process = Process(replace(self.job, **changes), self.folder / f"{self.topic}-{number}.log")
+        self._processes.append(process)
+        return process
+
+    def history(self) -> History:
+        return History.of(Path(self.job.history))
+
+    def wait_for(self, description: str, condition: Callable[[History], object], timeout: float = 60.0) -> None:
+        """Until `condition` of the history holds. Fails at once where a process has ended that nobody waited for."""
+
+        def holds() -> object:
+            for process in self._processes:
+                if not process._gone:
+                    process.check_alive()
+            return condition(self.history())
+
+        try:
+            wait_for(description, holds, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.tails()}") from None
+
+    def tails(self) -> str:
+        return "\n".join(f"--- {process.pid}\n{process.tail()}" for process in self._processes)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.clean_up()
+        self._closing.close()
+
+    # What is in the topics
+
+    def records(self, topic: str) -> list[Any]:
+        """All records of a topic, partition after partition."""
+        with contextlib.closing(KafkaConsumer(**self._servers, auto_offset_reset="none")) as consumer:
+            places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+            consumer.assign(places)
+            consumer.seek_to_beginning(*places)
+            ends, found = consumer.end_offsets(places), list[Any]()
+
+            def read() -> bool:
+                for records in consumer.poll(100).values():
+                    found.extend(records)
+                return all(consumer.position(place) >= ends[place] for place in places)
+
+            wait_for(f"{topic} is read to its end", read)
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    def locks(self) -> dict[str, Any]:
+        """The redirect topic's last word on each id that has not ended."""
+        found: dict[str, Any] = {}
+        for record in self.records(f"redirect-{self.topic}"):
+            if record.key.startswith(b"group/"):
+                continue
+            if record.value is None:
+                found.pop(record.key.decode(), None)
+            else:
+                found[record.key.decode()] = json.loads(record.value)
+        return found
+
+    def dead_letters(self) -> dict[Place, list[str]]:
+        """Their states, by the place of the source record."""
+        found: defaultdict[Place, list[str]] = defaultdict(list)
+        for record in self.records(f"dlq-{self.topic}"):
+            headers = dict(record.headers)
+            place = (int(headers["x-dlq-partition"]), int(headers["x-dlq-offset"]))
+            found[place].append(headers["x-dlq-state"].decode())
+        return dict(found)
+
+    def uncommitted(self) -> dict[TopicPartition, tuple[int, int]]:
+        """Committed and end offset, where they differ: of the source topic and of the retry topic."""
+        found = {}
+        for topic, group in ((self.topic, self.job.group), (f"retry-{self.topic}", f"{self.job.group}-retry")):
+            places = [TopicPartition(topic, number) for number in range(self.partitions)]
+            ends = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+            offsets = self._admin.list_group_offsets({group: places})[group]
+            for place in places:
+                committed, end = max(0, offsets[place].offset), ends[place].offset
+                if committed != end:
+                    found[place] = (committed, end)
+        return found
+
+    def pending(self) -> list[str]:
+        return [id for id, entry in self.locks().items() if entry["state"] == "pending"]
+
+    # At the end
+
+    def wait_until_settled(self, timeout: float = 60.0) -> None:
+        """Until everything produced has ended: committed on both sides, and no lock left."""
+        open_ = object()
+
+        def settled(_: History) -> bool:
+            nonlocal open_
+            open_ = self.uncommitted() or self.pending()
+            return not open_
+
+        try:
+            self.wait_for("all is committed, and nothing is locked", settled, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nleft: {open_}") from None
+
+    def finish(self, process: Process) -> History:
+        """Let it handle all that is left, stop it in good order, and check every promise."""
+        self.wait_until_settled()
+        process.stop()
+        return self.check()
+
+    def check(self) -> History:
+        history, dead = self.history(), self.dead_letters()
+        try:
+            history.no_loss(self.plans, dead)
+            history.key_order(self.chains)
+            history.honest_attempts()
+            if not self.job.free_on_dlq:
+                history.dead_keys_stand_still()
+            self._check_dead_letters(dead, history)
+            if left := self.uncommitted():
+                raise BrokenPromise(f"not committed: {left}")
+            if pending := self.pending():
+                raise BrokenPromise(f"still locked: {pending}")
+            if self.job.free_on_dlq and (locks := self.locks()):
+                raise BrokenPromise(f"dead, though keys are freed: {locks}")
+        except BrokenPromise as error:
+            raise BrokenPromise(f"{error}\n{self.tails()}") from None
+        return history
+
+    def _check_dead_letters(self, dead: dict[Place, list[str]], history: History) -> None:
+        ended = history.places("ended")
+        for place, states in dead.items():
+            plan = self.plans[place].failures
+            died = -1 if plan < 0 else self.job.max_retries + 1
+            expected = {"parked"} if 0 <= plan < died else {"not-retriable" if plan < 0 else "exhausted", "parked"}
+            if not expected.issuperset(states):
+                raise BrokenPromise(f"{place} planned to fail {plan} times is in the dead-letter topic as {states}")
+            if place in ended:
+                raise BrokenPromise(f"{place} has succeeded, and is a dead letter too")
+            if not history.killed and len(states) > 1:
+                raise BrokenPromise(f"{place} is {len(states)} dead letters, and nothing was killed")

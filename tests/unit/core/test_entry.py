@@ -1,0 +1,113 @@
+"""Redirect entries and registrations, to bytes and back; whatever else stands there is told apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafetrain.core.entry import (
+    Entry,
+    NewerFormat,
+    Registration,
+    State,
+    Unreadable,
+    cut,
+    decode_entry,
+    decode_registration,
+    encode_entry,
+    encode_registration,
+    registration_group,
+    registration_key,
+)
+from kafetrain.record import MessageId
+
+numbers = st.integers(0, 2**62)
+entries = st.builds(
+    Entry,
+    key=st.none() | st.binary(max_size=20),
+    state=st.sampled_from(State),
+    attempt=st.integers(0, 1000),
+    due_ms=numbers,
+    first_failure_ms=st.none() | numbers,
+    error_type=st.just("ValueError"),
+    error=st.text(max_size=50),
+    dead_at=st.none() | st.tuples(numbers, numbers),
+    log_offset=st.just(7),
+)
+
+
+@given(entries)
+def test_an_entry_survives_the_topic(entry: Entry) -> None:
+    assert decode_entry(encode_entry(entry), 7) == entry
+
+
+@given(st.binary())
+def test_any_bytes_are_an_entry_or_unreadable(value: bytes) -> None:
+    try:
+        decode_entry(value, 0)
+    except (Unreadable, NewerFormat):
+        pass
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        7,
+        {},
+        {"v": "1"},
+        {"v": True},
+        {"v": 1},
+        {"v": 1, "key": 5, "state": "pending", "attempt": 0, "due": 0},
+        {"v": 1, "key": None, "state": "asleep", "attempt": 0, "due": 0},
+        {"v": 1, "key": None, "state": "pending", "attempt": -1, "due": 0},
+        {"v": 1, "key": None, "state": "pending", "attempt": 0, "due": 1.5},
+        {"v": 1, "key": "***", "state": "pending", "attempt": 0, "due": 0},
+    ],
+)
+def test_what_is_no_entry_is_unreadable(fields: object) -> None:
+    with pytest.raises(Unreadable):
+        decode_entry(json.dumps(fields).encode(), 0)
+
+
+def test_a_newer_format_is_told_apart_from_garbage() -> None:
+    with pytest.raises(NewerFormat):
+        decode_entry(b'{"v": 2}', 0)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    value = json.loads(encode_entry(Entry(b"k")))
+    value["added_later"] = [1]
+    assert decode_entry(json.dumps(value).encode(), -1) == Entry(b"k")
+
+
+@given(st.text(max_size=3000))
+def test_errors_are_cut_to_a_kilobyte_of_utf8(text: str) -> None:
+    assert len(cut(text).encode()) <= 1024
+    if len(text.encode("utf-8", "replace")) <= 1024 and text.isprintable():
+        assert cut(text) == text
+
+
+def test_a_registration_survives_the_topic() -> None:
+    registration = Registration("orders", "AbC", 12, log_offset=4)
+    assert decode_registration(encode_registration(registration), 4) == registration
+
+
+@given(st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable()))
+def test_an_id_is_never_taken_for_a_registration_whatever_the_groups_name(group: str) -> None:
+    id = MessageId(group, "orders", 3, 12)
+    assert MessageId.parse(str(id)) == id
+    assert registration_group(str(id)) is None
+    key = registration_key(group).decode()
+    assert registration_group(key) == group
+    with pytest.raises(ValueError, match="not group"):
+        MessageId.parse(key)
+
+
+@pytest.mark.parametrize("text", ["", "a/b/c", "g/t/0/x", "g/t/-1/0", "g//0/0", "/t/0/0", "g/t/0/1/2", "g/t/٣/0"])
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"must be|not group"):
+        MessageId.parse(text)

@@ -1,0 +1,46 @@
+"""The offset ledger: the committed offset is the lowest incomplete one."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kafetrain.core.ledger import Ledger
+
+
+def test_nothing_is_committed_past_an_open_record() -> None:
+    ledger = Ledger(10)
+    ledger.begin_all([10, 11, 12])
+    assert ledger.complete_all([11, 12]) == 10
+    assert ledger.complete(10) == 13
+
+
+def test_gaps_between_offsets_are_passed() -> None:
+    ledger = Ledger(0)
+    ledger.begin_all([3, 7, 20])
+    assert ledger.complete(3) == 4
+    assert ledger.complete_all([20, 7]) == 21
+
+
+def test_completing_twice_changes_nothing() -> None:
+    ledger = Ledger(0)
+    ledger.begin_all([0, 1])
+    assert ledger.complete(0) == 1
+    assert ledger.complete(0) == 1
+    assert ledger.open_count == 1
+
+
+@given(st.sets(st.integers(0, 60), min_size=1), st.randoms(use_true_random=False))
+def test_the_position_is_always_that_of_the_first_open_record(offsets: set[int], random: object) -> None:
+    ordered = sorted(offsets)
+    ledger = Ledger(0)
+    ledger.begin_all(ordered)
+    waiting = list(ordered)
+    random.shuffle(waiting)  # type: ignore[attr-defined]
+    still_open = set(ordered)
+    for offset in waiting:
+        position = ledger.complete(offset)
+        still_open.discard(offset)
+        assert all(other >= position for other in still_open)
+        assert all(other < position for other in ordered if not still_open or other < min(still_open))
+        assert ledger.open_count == len(still_open)
