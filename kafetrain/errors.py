@@ -39,6 +39,7 @@ __all__ = [
     "TransientError",
     "WriteFailedError",
     "first_line",
+    "text_of_error",
 ]
 
 
@@ -164,7 +165,15 @@ class Pause(Exception):
         self.retry_in = retry_in
 
 
+def text_of_error(error: BaseException) -> str:
+    """`str(error)`, also of an error whose own text fails."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be had)"
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """An error as one short line: its type, and the first line of its text."""
-    text = str(error).strip().split("\n", 1)[0][:limit]
+    text = text_of_error(error).strip().split("\n", 1)[0][:limit]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from loguru import logger
 
+from kafetrain.errors import KafetrainError, first_line
+
 __all__ = ["Loop", "LoopThread", "Workers"]
 
 
@@ -69,7 +71,9 @@ class LoopThread:
 
     def _fail(self, error: BaseException) -> None:
         self.error = error
-        logger.bind(thread=self._thread.name).error("stopped by {}: {}", type(error).__name__, error)
+        # Only our own errors are known to hold no payload.
+        said = first_line(error) if isinstance(error, KafetrainError) else type(error).__name__
+        logger.bind(thread=self._thread.name).error("stopped by {}", said)
         if self._on_error is not None:
             try:
                 self._on_error(error)

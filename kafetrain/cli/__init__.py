@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from kafetrain.cli import topics
+from kafetrain.cli.demo.command import demo
 from kafetrain.cli.errors import ErrorBoundary
 from kafetrain.cli.shared import show_log_messages
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(topics.app, name="topics")
+app.command()(demo)
 
 
 def _show_version(wanted: bool) -> None:

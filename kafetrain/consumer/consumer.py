@@ -83,8 +83,16 @@ class KafkaConsumer:
         with stopped_by_signals(self.request_stop):
             self.wait()
 
-    def start(self, topics: str | Sequence[str], handler: Handler) -> None:
-        """As `consume`, in the background: returns once the consumer is built. `stop` it."""
+    def start(
+        self,
+        topics: str | Sequence[str],
+        handler: Handler,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """As `consume`, in the background: returns once the consumer is built. `stop` it.
+
+        `on_fatal` is called with what ended it, on its own thread.
+        """
         check_handler(handler)
         names = topic_list(topics)
         if self._thread is not None:
@@ -107,7 +115,7 @@ class KafkaConsumer:
         workers.start()
         self._workers = workers
         self._stop_asked.clear()
-        self._thread = LoopThread(loop, f"kafetrain-{'-'.join(names)}")
+        self._thread = LoopThread(loop, f"kafetrain-{'-'.join(names)}", on_fatal)
         self._thread.start()
 
     def wait(self) -> None:

@@ -98,6 +98,7 @@ class SourcePartition:
 
     def to_commit(self) -> Committed | None:
         """None where nothing has moved since `committed`."""
+        self.collect()
         next_offset = self.ledger.next_offset
         return Committed(next_offset, self.metadata) if next_offset > self.committed else None
 

@@ -40,7 +40,7 @@ class ResilientConsumer:
             raise ConfigurationError("resilient() has its own ErrorHandlingMiddleware; leave yours out")
         self.tracker = ErrorTracker(settings, client=client)
         """For `locks`; its life is this object's."""
-        self._manager = RetryManager(self.tracker, compose(middlewares, handler))
+        self._manager = RetryManager(self.tracker, compose(middlewares, handler), on_fatal=self._one_ended)
         self._consumer = KafkaConsumer(settings).with_middlewares(*middlewares, ErrorHandlingMiddleware(self.tracker))
         self._started = False
 
@@ -55,7 +55,7 @@ class ResilientConsumer:
                 self.tracker.start_tracking(topic)
             for topic in self._topics:
                 self._manager.start_retry_consumer(topic)
-            self._consumer.start(self._topics, self._handler)
+            self._consumer.start(self._topics, self._handler, on_fatal=self._one_ended)
         except BaseException:
             try:
                 self.stop()
@@ -68,10 +68,7 @@ class ResilientConsumer:
         self.start()
         with stopped_by_signals(self._consumer.request_stop):
             while not self._consumer.ended(0.2):
-                try:
-                    self._manager.check()
-                except BaseException:
-                    break
+                pass
         self.stop()
 
     def stop(self) -> None:
@@ -87,6 +84,11 @@ class ResilientConsumer:
         self._started = False
         if errors:
             raise errors[0]
+
+    def _one_ended(self, error: BaseException) -> None:
+        # One side without the other would let retries or locks pile up unseen: both stop, check() and run() say why.
+        self._manager.request_stop()
+        self._consumer.request_stop()
 
     def check(self) -> None:
         """Raise what ended one of the layers, if something did."""

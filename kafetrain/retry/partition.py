@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kafetrain.client.ports import Committed
 from kafetrain.core.entry import Entry, State
@@ -16,6 +17,9 @@ from kafetrain.core.schedule import Held, RetrySchedule
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.tracker.state import Claim, TrackerState
+
+if TYPE_CHECKING:
+    from kafetrain.retry.orphans import OrphanCheck
 
 __all__ = ["RetryPartition"]
 
@@ -45,6 +49,8 @@ class RetryPartition:
             free_dead=settings.free_on_dlq,
         )
         self._waiting: list[tuple[int, int, Record, RetryInfo]] = []  # a heap by lock-offset
+        self.controls: deque[tuple[Record, RetryInfo]] = deque()
+        """What operators ask for a key, in its place in the order."""
         self.open_work = 0
         """Handlers that run, and writes in flight."""
         self.futures: set[Future[Any]] = set()
@@ -52,6 +58,11 @@ class RetryPartition:
         self.leaving = False
         """Being given up: start nothing new."""
         self.full = False
+        self.gone = False
+        """It is not ours any more: nothing of it may be completed."""
+        self.waits_for: tuple[int | None, float] = (None, 0.0)
+        """The oldest lock that a record waits for, and since when (monotonic)."""
+        self.orphans: OrphanCheck | None = None
         self.not_before_ms = 0
         """A handler asked for a pause."""
         with state.mutex:
@@ -67,9 +78,15 @@ class RetryPartition:
     def close(self) -> None:
         """It is not ours any more."""
         self.leave()
+        self.gone = True
         with self._state.mutex:
             if self._state.listeners.get(self.redirect) == self.schedule.touch:
                 del self._state.listeners[self.redirect]
+
+    @property
+    def idle(self) -> bool:
+        """No handler of it runs, and no write is in flight."""
+        return self.open_work == 0
 
     # What was read
 
@@ -81,7 +98,9 @@ class RetryPartition:
         """Hold what has waited for its lock and is pending; complete the rest. With the mutex held."""
         while self._waiting and self._waiting[0][0] < self.table.next_offset:
             _, _, record, info = heapq.heappop(self._waiting)
-            if not self._hold(record, info):
+            if info.control is not None:
+                self.controls.append((record, info))
+            elif not self._hold(record, info):
                 self.ledger.complete(record.offset)
 
     def _hold(self, record: Record, info: RetryInfo) -> bool:

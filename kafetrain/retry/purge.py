@@ -21,6 +21,8 @@ from kafetrain.tracker.state import TrackerState
 __all__ = ["Purge"]
 
 WAIT_S = 10.0
+WORTH_A_REGISTRATION = 100
+"""How many records behind our registration are worth writing it again."""
 
 
 class Purge:
@@ -50,13 +52,18 @@ class Purge:
         before = {part.place: part.committed}
         with self._state.mutex:
             ours = part.table.registrations.get(group)
-            before[part.redirect] = needed = part.table.oldest_needed()
-        before = {place: offset for place, offset in before.items() if offset > self._done.get(place, 0)}
-        if not before or ours is None:
+            needed = part.table.oldest_needed()
+        if ours is None:
             return
-        if part.redirect in before and ours.log_offset < needed:
+        if needed - ours.log_offset > WORTH_A_REGISTRATION:
             # Ours would go with the prefix, and other groups would take our records for garbage.
             self._parts.sequencer.run(self._parts.writes.registration(part.claim.topic, part.redirect)).result(WAIT_S)
+        else:
+            needed = min(needed, ours.log_offset)
+        before[part.redirect] = needed
+        before = {place: offset for place, offset in before.items() if offset > self._done.get(place, 0)}
+        if not before:
+            return
         if not self._read_to_end(part):
             return
         with self._state.mutex:

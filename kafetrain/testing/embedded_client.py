@@ -48,7 +48,7 @@ class EmbeddedAdmin:
         return self._admin.describe_topics(topics)
 
     def topic_configs(self, topics: Collection[str]) -> Mapping[str, Mapping[str, str]]:
-        return {topic: CONFIGS for topic in topics}
+        return dict.fromkeys(topics, CONFIGS)
 
     def create_topics(self, topics: Sequence[TopicSpec]) -> None:
         for topic in topics:

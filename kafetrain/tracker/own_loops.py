@@ -19,7 +19,7 @@ from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
 from kafetrain.core.lock_table import chain_key
 from kafetrain.core.rules import due_after, exhausted, runnable_head, to_park
-from kafetrain.errors import LogTruncatedError, NotTrackedError, Pause
+from kafetrain.errors import LogTruncatedError, NotTrackedError, Pause, text_of_error
 from kafetrain.handlers import future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
@@ -197,7 +197,7 @@ class OwnRetryLoop:
         retriable = not die and self._settings.is_retriable(error)
         retry = retriable and not exhausted(failures, self._settings.max_retries)
         due_ms = due_after(error, failures, self._settings.backoff, now_ms) if retry else now_ms
-        entry = entry.failed(due_ms=due_ms, now_ms=now_ms, error_type=type(error).__name__, error=str(error))
+        entry = entry.failed(due_ms=due_ms, now_ms=now_ms, error_type=type(error).__name__, error=text_of_error(error))
         if retry:
             entry = yield from self._writes.entry(found.claim.topic, found.info.id, entry)
             return (yield from self._append(found, entry, Outcome.REDIRECTED))

@@ -31,11 +31,13 @@ from kafetrain.core.lock_table import LockTable
 from kafetrain.errors import ConfigurationError, KafetrainError, NewerFormatError, RestoreTimeoutError
 from kafetrain.record import MessageId, Record, RetryHeader, TopicPartition
 from kafetrain.settings import Settings
+from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
 
 __all__ = ["RedirectReader"]
 
 FORGET_EVERY_S = 5.0
+LOOK_FOR_PARTNERS_EVERY_S = 30.0
 KEEP_UNNEEDED_S = 60.0
 
 
@@ -54,6 +56,7 @@ class RedirectReader:
         self._state, self._consumer, self._admin = state, consumer, admin
         self._settings, self._clock, self._max_wait = settings, clock, max_wait
         self._progress: dict[TopicPartition, tuple[int, float]] = {}
+        self._next_look = clock.monotonic()
         self._unneeded_since: dict[TopicPartition, float] = {}
         self._passed: set[TopicPartition] = set()  # purged while we were reading below
         self._next_forget = clock.monotonic() + FORGET_EVERY_S
@@ -62,6 +65,7 @@ class RedirectReader:
 
     def step(self) -> None:
         """Take new claims, read on, make claims ready, forget what cannot matter any more."""
+        self._look_for_partners()
         self._take_claims()
         if self._passed:
             self._rebuild()
@@ -78,6 +82,21 @@ class RedirectReader:
         self._consumer.close()
 
     # Claims
+
+    def _look_for_partners(self) -> None:
+        """A source that has grown: its new partitions are handled once the auxiliary topics have grown as well."""
+        claims = [claim for claim in self._state.all_claims() if claim.side is Side.SOURCE and claim.redirect is None]
+        if not claims or self._clock.monotonic() < self._next_look:
+            return
+        self._next_look = self._clock.monotonic() + LOOK_FOR_PARTNERS_EVERY_S
+        for name in {claim.topic.names.source for claim in claims}:
+            logger.bind(topic=name).warning(
+                "the source topic has grown: its new partitions wait for the auxiliary topics"
+            )
+            try:
+                self._state.replace_topic(prepare_topics(self._admin, self._settings, name, clock=self._clock))
+            except KafetrainError as error:
+                logger.bind(topic=name).warning("auxiliary topics not grown, trying again: {}", error)
 
     def _take_claims(self) -> None:
         state = self._state

@@ -18,7 +18,7 @@ from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState
 from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
-from kafetrain.errors import NotTrackedError, PartitionLostError, Pause
+from kafetrain.errors import NotTrackedError, PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
@@ -155,7 +155,7 @@ class SourcePath:
             due_ms=due_after(error, 1, self._settings.backoff, now_ms) if retry else now_ms,
             now_ms=now_ms,
             error_type=type(error).__name__,
-            error=str(error),
+            error=text_of_error(error),
         )
         if retry or step is SourceStep.SIDELINE:
             return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED)

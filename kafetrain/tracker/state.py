@@ -102,6 +102,17 @@ class TrackerState:
             self.topics[topic.names.source] = topic
             self.by_retry_topic[topic.names.retry] = topic
 
+    def replace_topic(self, topic: PreparedTopics) -> None:
+        """The topic has grown: claims that had no partner get one. No other partition moves."""
+        with self.changed:
+            self.add_topic(topic)
+            for claim in self.all_claims():
+                if claim.topic.names == topic.names:
+                    claim.topic = topic
+                    if claim.redirect is None:
+                        claim.redirect = self.redirect_of(claim.side, topic, claim.partition)
+            self.changed.notify_all()
+
     def claim(self, side: Side, topic: PreparedTopics, partitions: Iterable[int], *, set_start: bool = False) -> None:
         """These partitions are ours. Returns at once; a claim is ready once its locks are restored."""
         claims, name = self._claims(side, topic)

@@ -143,6 +143,10 @@ class Cluster:
         """Change settings of a topic."""
         self._admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, dict(configs))])
 
+    def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Everything below these offsets, by partition."""
+        self._admin.delete_records({TopicPartition(topic, partition): offset for partition, offset in before.items()})
+
     def check_at_rest(self, settings: Settings, topic: str) -> None:
         """No lock is left, and everything that was read is committed. For a group whose members have left."""
         names = AuxiliaryTopics.of(settings, topic)

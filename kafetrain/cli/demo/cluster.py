@@ -1,4 +1,4 @@
-"""Where the demo runs: a broker of its own inside of this process, or the user's, on topics that it takes away again."""
+"""Where the demo runs: a broker of its own in this process, or the user's, on topics that it takes away again."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ __all__ = ["CONCURRENCY", "PARTITIONS", "Cluster", "open_cluster"]
 
 PARTITIONS = 4
 CONCURRENCY = 4
+MOCK_FETCH_WAIT_MS = 10
+"""The mock answers a fetch that finds nothing after this time, and not when a record comes, as Kafka does."""
 NEEDS_BROKER = (
     "the demo brings its own broker along, which needs confluent-kafka: pip install 'kafetrain[demo]'. "
     "Or use a Kafka that runs: kafetrain demo --brokers host:port"
@@ -77,7 +79,10 @@ def _embedded(name: str) -> Iterator[Cluster]:
 
     with broker:
         settings = _Alone(
-            bootstrap_servers=broker.bootstrap_servers, group_id=name, client_options=broker.client_options, **_ours()
+            bootstrap_servers=broker.bootstrap_servers.split(","),
+            group_id=name,
+            client_options={**broker.client_options, "fetch_max_wait_ms": MOCK_FETCH_WAIT_MS},
+            **_ours(),
         )
         client = EmbeddedClient(settings)
         _create(client, name)

@@ -70,7 +70,7 @@ def _all_ended(orders: Sequence[Order], ends: dict[int, list[End]]) -> Check:
     lost = [f"order {o.number} of {o.customer.name} has no end" for o in orders if not ends.get(o.number)]
     counts = Counter(found[0] for found in ends.values())
     summary = ", ".join(f"{counts[end]} {end.value}" for end in End)
-    return Check("every order ended", f"{len(orders)} orders: {summary}", tuple(lost))
+    return Check("every order ended", f"{summary}, of {len(orders)}", tuple(lost))
 
 
 def _none_overtaken(by_number: dict[int, Order], events: Sequence[Event]) -> Check:
@@ -95,7 +95,7 @@ def _none_overtaken(by_number: dict[int, Order], events: Sequence[Event]) -> Che
                 )
         elif event.kind is Kind.SUCCEEDED:
             waiting.discard(order.number)
-    return Check("no order overtook an earlier one", f"{starts} starts, {len(open_numbers)} customers", tuple(findings))
+    return Check("no order was overtaken", f"{starts} starts, {len(open_numbers)} customers", tuple(findings))
 
 
 def _as_planned(orders: Sequence[Order], ends: dict[int, list[End]], events: Sequence[Event]) -> Check:

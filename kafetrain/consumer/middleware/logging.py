@@ -15,17 +15,19 @@ class LoggingMiddleware:
     """One event for each record that did not simply succeed; keys and payloads are never logged.
 
     `success_level` (say "DEBUG"): an event for each success too, which costs the healthy path several microseconds
-    a record. kafetrain's events are silent until the application calls `loguru.logger.enable("kafetrain")`. Any thread.
+    a record. `error_text`: the error's text beside its type, for handlers whose errors quote no payload.
+    kafetrain's events are silent until the application calls `loguru.logger.enable("kafetrain")`. Any thread.
     """
 
-    def __init__(self, success_level: str | None = None) -> None:
-        self._success_level = success_level
+    def __init__(self, success_level: str | None = None, *, error_text: bool = False) -> None:
+        self._success_level, self._error_text = success_level, error_text
 
     def __call__(self, record: Record, call_next: Handler) -> object:
         try:
             result = call_next(record)
         except Exception as error:
-            _bound(record).warning("handler raised {}", first_line(error))
+            said = first_line(error) if self._error_text else type(error).__name__
+            _bound(record).warning("handler raised {}", said)
             raise
         if result is None or result is Outcome.SUCCEEDED:
             if self._success_level is not None:

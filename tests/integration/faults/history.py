@@ -10,16 +10,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+
+from tests.integration.journal import BrokenPromise, Place
 
 __all__ = ["BrokenPromise", "Event", "History", "Place"]
-
-Place: TypeAlias = "tuple[int, int]"
-"""Source partition and offset of a record."""
-
-
-class BrokenPromise(AssertionError):
-    """A history that must not be. Its text names the records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +27,8 @@ class Event:
     partition: int = -1
     offset: int = -1
     attempt: int = 0
+    retry: bool = False
+    """It came out of the retry topic."""
     final: bool = False
     """Of a failure: the record becomes a dead letter."""
 
@@ -61,14 +57,13 @@ class History:
     def places(self, kind: str) -> set[Place]:
         return {event.place for event in self.events if event.kind == kind}
 
-    def count(self, kind: str, *, pid: int | None = None, retries: bool | None = None) -> int:
-        """How many events; `retries`: only those of retries, or only those of first runs."""
-        return sum(
-            event.kind == kind
-            and (pid is None or event.pid == pid)
-            and (retries is None or (event.attempt > 0) is retries)
-            for event in self.events
-        )
+    def count(self, kind: str, *, retry: bool | None = None) -> int:
+        """How many events of a kind; `retry`: only those of the one side."""
+        return sum(event.kind == kind and retry in (None, event.retry) for event in self.events)
+
+    def partitions(self, pid: int, *, retry: bool) -> list[int]:
+        """Of which partitions a process has started records, start by start."""
+        return [e.partition for e in self.events if e.kind == "started" and e.pid == pid and e.retry is retry]
 
     # Promises
 

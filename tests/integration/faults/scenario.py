@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import OffsetSpec
-
 from kafetrain.testing import Broker
+from tests.integration.cluster import Cluster
 from tests.integration.faults.history import BrokenPromise, History, Place
 from tests.integration.faults.worker import HistoryFile, Job, Plan
 from tests.waiting import wait_for
@@ -28,6 +25,8 @@ __all__ = ["SESSION_TIMEOUT_MS", "Process", "Scenario"]
 ROOT = Path(__file__).parents[3]
 SESSION_TIMEOUT_MS = 6_000
 """How long a killed process keeps its partitions. Brokers as they come allow no less."""
+
+LOOK_EVERY_S = 0.2
 
 THREE_IN_TEN_FAIL = (Plan(1), Plan(), Plan(), Plan(2), Plan(), Plan(), Plan(), Plan(1), Plan(), Plan())
 
@@ -106,30 +105,20 @@ class Scenario:
         self.plans: dict[Place, Plan] = {}
         self._keys, self._count = keys, 0
         self._processes: list[Process] = []
-        self._closing = contextlib.ExitStack()
-        self._servers = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
-        self._producer = KafkaProducer(**self._servers)
-        self._closing.callback(self._producer.close)
-        self._admin = KafkaAdminClient(**self._servers)
-        self._closing.callback(self._admin.close)
-        self.partitions = len(self._producer.partitions_for(topic))
+        self._pause = threading.Event()  # never set
+        self.cluster = Cluster(broker)
+        self.partitions = self.cluster.partition_count(topic)
 
     # What happens
 
     def produce(self, plans: Sequence[Plan]) -> None:
         """A record for each plan, the keys in turn. Returns when they are in the topic."""
-        sent = []
-        for plan in plans:
-            key = f"k{self._count % self._keys}"
-            partition = self._count % self._keys % self.partitions
-            future = self._producer.send(self.topic, key=key.encode(), value=plan.encode(), partition=partition)
-            sent.append((key, plan, future))
-            self._count += 1
-        self._producer.flush()
-        for key, plan, future in sent:
-            metadata = future.get(30)
-            self.chains[metadata.partition, key].append(metadata.offset)
-            self.plans[metadata.partition, metadata.offset] = plan
+        keys = [number % self._keys for number in range(self._count, self._count + len(plans))]
+        records = [(k % self.partitions, b"k%d" % k, plan.encode()) for k, plan in zip(keys, plans, strict=True)]
+        for k, plan, at in zip(keys, plans, self.cluster.write_all(self.topic, records), strict=True):
+            self.chains[at.partition, f"k{k}"].append(at.offset)
+            self.plans[at.partition, at.offset] = plan
+        self._count += len(plans)
 
     @contextlib.contextmanager
     def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.1) -> Iterator[None]:
@@ -155,7 +144,9 @@ class Scenario:
 
     def start(self, **changes: Any) -> Process:
         number = len(self._processes) + 1
-        process = Process(replace(self.job, **changes), self.folder / f"{self.topic}-{number}.log")
+        options = {**self.job.client_options, "client_id": f"process-{number}"}
+        job = replace(self.job, client_options=options, **changes)
+        process = Process(job, self.folder / f"{self.topic}-{number}.log")
         self._processes.append(process)
         return process
 
@@ -182,62 +173,34 @@ class Scenario:
     def close(self) -> None:
         for process in self._processes:
             process.clean_up()
-        self._closing.close()
+        self.cluster.close()
 
     # What is in the topics
 
-    def records(self, topic: str) -> list[Any]:
-        """All records of a topic, partition after partition."""
-        with contextlib.closing(KafkaConsumer(**self._servers, auto_offset_reset="none")) as consumer:
-            places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-            consumer.assign(places)
-            consumer.seek_to_beginning(*places)
-            ends, found = consumer.end_offsets(places), list[Any]()
-
-            def read() -> bool:
-                for records in consumer.poll(100).values():
-                    found.extend(records)
-                return all(consumer.position(place) >= ends[place] for place in places)
-
-            wait_for(f"{topic} is read to its end", read)
-            return sorted(found, key=lambda record: (record.partition, record.offset))
-
-    def locks(self) -> dict[str, Any]:
-        """The redirect topic's last word on each id that has not ended."""
-        found: dict[str, Any] = {}
-        for record in self.records(f"redirect-{self.topic}"):
-            if record.key.startswith(b"group/"):
-                continue
-            if record.value is None:
-                found.pop(record.key.decode(), None)
-            else:
-                found[record.key.decode()] = json.loads(record.value)
-        return found
+    def pending(self) -> list[str]:
+        """The ids that are locked, dead ones aside."""
+        locks = self.cluster.locks(f"redirect-{self.topic}")
+        return [id for id, entry in locks.items() if entry["state"] == "pending"]
 
     def dead_letters(self) -> dict[Place, list[str]]:
         """Their states, by the place of the source record."""
         found: defaultdict[Place, list[str]] = defaultdict(list)
-        for record in self.records(f"dlq-{self.topic}"):
+        for record in self.cluster.read(f"dlq-{self.topic}"):
             headers = dict(record.headers)
             place = (int(headers["x-dlq-partition"]), int(headers["x-dlq-offset"]))
             found[place].append(headers["x-dlq-state"].decode())
         return dict(found)
 
-    def uncommitted(self) -> dict[TopicPartition, tuple[int, int]]:
+    def uncommitted(self) -> dict[str, tuple[int, int]]:
         """Committed and end offset, where they differ: of the source topic and of the retry topic."""
         found = {}
         for topic, group in ((self.topic, self.job.group), (f"retry-{self.topic}", f"{self.job.group}-retry")):
-            places = [TopicPartition(topic, number) for number in range(self.partitions)]
-            ends = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
-            offsets = self._admin.list_group_offsets({group: places})[group]
-            for place in places:
-                committed, end = max(0, offsets[place].offset), ends[place].offset
-                if committed != end:
-                    found[place] = (committed, end)
+            committed = self.cluster.committed(group, topic)
+            for partition, end in self.cluster.end_offsets(topic).items():
+                at, _ = committed.get(partition, (0, ""))
+                if at != end:
+                    found[f"{topic}[{partition}]"] = (at, end)
         return found
-
-    def pending(self) -> list[str]:
-        return [id for id, entry in self.locks().items() if entry["state"] == "pending"]
 
     # At the end
 
@@ -247,6 +210,7 @@ class Scenario:
 
         def settled(_: History) -> bool:
             nonlocal open_
+            self._pause.wait(LOOK_EVERY_S)  # a look is several requests
             open_ = self.uncommitted() or self.pending()
             return not open_
 
@@ -274,7 +238,7 @@ class Scenario:
                 raise BrokenPromise(f"not committed: {left}")
             if pending := self.pending():
                 raise BrokenPromise(f"still locked: {pending}")
-            if self.job.free_on_dlq and (locks := self.locks()):
+            if self.job.free_on_dlq and (locks := self.cluster.locks(f"redirect-{self.topic}")):
                 raise BrokenPromise(f"dead, though keys are freed: {locks}")
         except BrokenPromise as error:
             raise BrokenPromise(f"{error}\n{self.tails()}") from None

@@ -30,7 +30,7 @@ def test_locks_survive_a_restart_and_a_clean_stop_burns_no_attempt(new_scenario:
     scenario = new_scenario(backoff_ms=300, work_ms=5)
     scenario.produce([Plan(3), Plan(1), Plan(), Plan(2), Plan(-1), Plan(), Plan(9)] * 8)
     first = scenario.start()
-    scenario.wait_for("retries have failed", lambda history: history.count("failed", retries=True) >= 5)
+    scenario.wait_for("retries have failed", lambda history: history.count("failed", retry=True) >= 5)
     first.stop()
     assert scenario.pending(), "the first process is stopped in the middle of its retries"
     history = scenario.finish(scenario.start())

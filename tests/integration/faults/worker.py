@@ -21,6 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
 from loguru import logger
 
 from kafetrain import (
@@ -30,6 +32,7 @@ from kafetrain import (
     Record,
     Settings,
     get_retry_attempt,
+    is_retry_message,
     json_of,
 )
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
@@ -66,7 +69,7 @@ class Job:
     """The file that all processes append to."""
     client_options: Mapping[str, Any] = field(default_factory=dict)
     assignor: str = ""
-    """`cooperative-sticky`, or empty for the client's default."""
+    """`crossed`, `cooperative-sticky`, or empty for the client's default."""
     max_retries: int = 3
     backoff_ms: int = 50
     free_on_dlq: bool = False
@@ -103,7 +106,7 @@ class HistoryFile:
         line: dict[str, Any] = {"kind": kind, "pid": pid or os.getpid(), "time": time.monotonic()}
         if record is not None:
             line |= {"key": record.key.decode(), "partition": record.partition, "offset": record.offset}
-            line |= {"attempt": get_retry_attempt(record), "final": final}
+            line |= {"attempt": get_retry_attempt(record), "retry": is_retry_message(record), "final": final}
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
     def close(self) -> None:
@@ -189,7 +192,7 @@ def handler_of(job: Job, history: HistoryFile, killer: Killer) -> Callable[[Reco
         history.add("started", record)
         if job.work_ms:
             never.wait(job.work_ms / 1000)
-        killer.passes(Point.RETRY_HANDLER if attempt else Point.HANDLER)
+        killer.passes(Point.RETRY_HANDLER if is_retry_message(record) else Point.HANDLER)
         if failures < 0:
             history.add("failed", record, final=True)
             raise NotRetriableError("as its plan says")
@@ -201,12 +204,28 @@ def handler_of(job: Job, history: HistoryFile, killer: Killer) -> Callable[[Reco
     return handle
 
 
+class CrossedAssignor(RangePartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
+    """As the range assignor, but a retry partition goes to the process after the one with its source partition.
+
+    Processes are told apart by their client ids, with which the ids of their members begin.
+    """
+
+    @classmethod
+    def assign(cls, cluster: Any, members: Any) -> Any:
+        assigned = super().assign(cluster, members)
+        if not all(topic.startswith("retry-") for member in members for topic in member.metadata.topics):
+            return assigned
+        ids = sorted(assigned)
+        return {id: assigned[ids[number - 1]] for number, id in enumerate(ids)}
+
+
+ASSIGNORS = {"crossed": CrossedAssignor, "cooperative-sticky": CooperativeStickyAssignor}
+
+
 def settings_of(job: Job) -> Settings:
     options = dict(job.client_options)
-    if job.assignor == "cooperative-sticky":
-        from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-
-        options["partition_assignment_strategy"] = (CooperativeStickyAssignor,)
+    if job.assignor:
+        options["partition_assignment_strategy"] = (ASSIGNORS[job.assignor],)
     return Settings(
         bootstrap_servers=job.servers,
         group_id=job.group,

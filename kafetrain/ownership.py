@@ -1,0 +1,201 @@
+"""Which partitions a loop owns, from assignment to hand-over, and how far each is committed.
+
+Rebalance listeners are called on the client's own thread, where nothing may block. They leave an event here; the loop
+takes it in its next step, lets running work end, and answers with what to commit. A partition is handed over only when
+nothing of it is under way, so that its next owner finds every write of ours in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Generic, Protocol, TypeVar
+
+from loguru import logger
+
+from kafetrain.client.ports import ClientError, Committed, ConsumerPort, NotOwnerError
+from kafetrain.clock import Clock
+from kafetrain.record import TopicPartition
+
+__all__ = ["Owned", "Ownership", "by_topic"]
+
+COMMIT_EVERY_S = 1.0
+
+
+class Owned(Protocol):
+    """A partition that the loop works on. The loop's thread calls it."""
+
+    place: TopicPartition
+    committed: int
+
+    def leave(self) -> None:
+        """Start nothing new; call off what has not begun."""
+
+    @property
+    def idle(self) -> bool:
+        """No handler runs, and no write is in flight."""
+
+    def to_commit(self) -> Committed | None:
+        """The position, where it has moved past `committed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    partitions: frozenset[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    partitions: frozenset[TopicPartition]
+
+
+@dataclass(slots=True)
+class _Handover:
+    partitions: frozenset[TopicPartition]
+    deadline: float = 0.0
+    """When to stop waiting for running work (monotonic)."""
+    answer: Mapping[TopicPartition, Committed] | None = None
+    """What to commit. Written once, by the loop; read by the client's thread."""
+
+
+P = TypeVar("P", bound=Owned)
+
+
+class Ownership(Generic[P]):
+    """Of one consumer. It is the consumer's `RebalanceEvents`; all else is for the loop's thread.
+
+    `claim` is told of partitions that are assigned: they deliver nothing until `begin`. `release` is told of those that
+    are gone. Running work is waited for at most `patience_s`.
+    """
+
+    def __init__(
+        self,
+        consumer: ConsumerPort,
+        clock: Clock,
+        patience_s: float,
+        claim: Callable[[Collection[TopicPartition]], None],
+        release: Callable[[Collection[TopicPartition], Collection[P]], None],
+    ) -> None:
+        self._consumer, self._clock, self._patience_s = consumer, clock, patience_s
+        self._claim, self._release = claim, release
+        self._events: SimpleQueue[_Assigned | _Lost | _Handover] = SimpleQueue()
+        self._handovers: list[_Handover] = []
+        self._next_commit = 0.0
+        self._closed = False
+        self.partitions: dict[TopicPartition, P] = {}
+        """What the loop works on."""
+        self.awaited: set[TopicPartition] = set()
+        """Ours, but not begun: its locks are not restored yet."""
+
+    # The client's thread
+
+    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        self._events.put(_Assigned(partitions))
+
+    def lost(self, partitions: frozenset[TopicPartition]) -> None:
+        self._events.put(_Lost(partitions))
+
+    def revoking(
+        self, partitions: frozenset[TopicPartition]
+    ) -> Callable[[], Mapping[TopicPartition, Committed] | None]:
+        handover = _Handover(partitions)
+        self._events.put(handover)
+        # Closed: the loop has committed what was complete, and takes no event any more.
+        return lambda: {} if self._closed else handover.answer
+
+    # The loop's thread
+
+    def __iter__(self) -> Iterator[P]:
+        return iter(tuple(self.partitions.values()))
+
+    @property
+    def leaving(self) -> bool:
+        """Is a hand-over waiting for running work?"""
+        return bool(self._handovers)
+
+    def take_events(self) -> None:
+        """Learn what a rebalance has changed."""
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                return
+            if isinstance(event, _Assigned):
+                self.awaited |= event.partitions
+                self._claim(event.partitions)
+                continue
+            for place in event.partitions & self.partitions.keys():
+                self.partitions[place].leave()
+            if isinstance(event, _Lost):
+                self._give_up(event.partitions)
+            else:
+                event.deadline = self._clock.monotonic() + self._patience_s
+                self._handovers.append(event)
+
+    def begin(self, partition: P) -> None:
+        """Its locks are restored: let it deliver."""
+        self.partitions[partition.place] = partition
+        self.awaited.discard(partition.place)
+        self._consumer.resume([partition.place])
+
+    def answer_handovers(self) -> None:
+        """Hand over what is idle, and what has had its time."""
+        for handover in tuple(self._handovers):
+            parts = [self.partitions[place] for place in handover.partitions & self.partitions.keys()]
+            if not all(part.idle for part in parts) and self._clock.monotonic() < handover.deadline:
+                continue
+            answer = {part.place: offset for part in parts if (offset := part.to_commit()) is not None}
+            self._give_up(handover.partitions)
+            handover.answer = answer
+            self._handovers.remove(handover)
+
+    def commit_if_due(self) -> None:
+        if self._clock.monotonic() >= self._next_commit:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commit what has moved. A refusal is no error: what is not committed is delivered again."""
+        self._next_commit = self._clock.monotonic() + COMMIT_EVERY_S
+        offsets = {part.place: offset for part in self if (offset := part.to_commit()) is not None}
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets)
+        except NotOwnerError as error:
+            logger.debug("offsets not committed, a rebalance is under way: {}", error)
+        except ClientError as error:
+            if not error.retriable:
+                raise
+            logger.warning("offsets not committed, trying again: {}", error)
+        else:
+            for place, offset in offsets.items():
+                self.partitions[place].committed = offset.next_offset
+
+    def close(self, work_on: Callable[[], object]) -> None:
+        """Start nothing more; call `work_on` until running work has ended or had its time; commit; leave the group."""
+        deadline = self._clock.monotonic() + self._patience_s
+        try:
+            for part in self:
+                part.leave()
+            while not all(part.idle for part in self) and self._clock.monotonic() < deadline:
+                work_on()
+            self.commit()
+        finally:
+            self._closed = True
+            self._give_up(self.partitions.keys() | self.awaited)
+            self._consumer.close()
+
+    def _give_up(self, places: Collection[TopicPartition]) -> None:
+        places = frozenset(places)
+        self.awaited -= places
+        gone = [self.partitions.pop(place) for place in places & self.partitions.keys()]
+        self._release(places, gone)
+
+
+def by_topic(places: Collection[TopicPartition]) -> dict[str, list[int]]:
+    """Partition numbers by topic."""
+    found: dict[str, list[int]] = {}
+    for place in places:
+        found.setdefault(place.topic, []).append(place.partition)
+    return found

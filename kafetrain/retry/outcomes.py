@@ -1,0 +1,225 @@
+"""What becomes of a retry: runs handlers on workers, and writes what follows from their outcomes.
+
+Workers and acknowledgements only leave a callable in the inbox; `settle` calls them on the loop's thread, which alone
+changes partitions. A write that fails is raised there, and ends the loop: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from loguru import logger
+
+from kafetrain.core.entry import Entry, State
+from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
+from kafetrain.core.rules import due_after, exhausted
+from kafetrain.core.schedule import Held
+from kafetrain.errors import FatalError, Pause, text_of_error
+from kafetrain.handlers import future_of, has_no_outcome
+from kafetrain.record import Handler, MessageId, Record, place_of
+from kafetrain.retry.partition import RetryPartition
+from kafetrain.retry.view import SourceView
+from kafetrain.threads import Workers
+from kafetrain.topic_setup import PreparedTopics
+from kafetrain.tracker.own_loops import malformed_letter, source_of
+from kafetrain.tracker.parts import Parts
+from kafetrain.tracker.sequence import Sequence
+from kafetrain.tracker.state import TrackerState
+from kafetrain.tracker.writes import DeadLetter, SourceRecord
+
+__all__ = ["Outcomes"]
+
+RELEASE = "release"
+
+
+class Outcomes:
+    """Of one retry loop, whose thread calls everything without an underscore but `inbox.put`."""
+
+    def __init__(self, topic: str, handler: Handler, workers: Workers, parts: Parts, state: TrackerState) -> None:
+        self._name, self._handler, self._workers = topic, handler, workers
+        self._parts, self._state = parts, state
+        self._settings, self._clock = parts.settings, parts.clock
+        self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        """What `settle` will call. Any thread may put something."""
+
+    @property
+    def topic(self) -> PreparedTopics:
+        # Looked up: its auxiliary topics may have grown.
+        return self._state.topic(self._name)
+
+    def settle(self, wait_s: float | None = None) -> bool:
+        """Do what has arrived; with `wait_s`, wait that long for something to arrive. False where nothing had."""
+        settled = False
+        try:
+            if wait_s is not None:
+                self.inbox.get(timeout=wait_s)()
+                settled = True
+            while True:
+                self.inbox.get_nowait()()
+                settled = True
+        except Empty:
+            return settled
+
+    # What the loop asks for
+
+    def run(self, part: RetryPartition, held: Held, entry: Entry) -> None:
+        """Run the handler; `held` is busy until that has led to something durable."""
+        view = SourceView(self._source(held), entry, self._settings.max_retries)
+        part.open_work += 1
+        self._workers.submit(partial(self._run, part, held, view))
+
+    def park(self, part: RetryPartition, held: Held, entry: Entry) -> None:
+        """Move a record behind a dead one to the dead-letter topic."""
+        self._write(
+            part, self._parts.writes.park(self.topic, self._source(held), entry), partial(self._drop, part, held)
+        )
+
+    def free(self, part: RetryPartition, partition: int, offset: int, key: bytes | None) -> None:
+        """End the lock of an id that nothing is held for."""
+        id = MessageId(self._settings.group_id, self._name, partition, offset)
+        self._write(part, self._parts.writes.tombstone(self.topic, id, key), _nothing)
+
+    def bury_malformed(self, part: RetryPartition, record: Record, why: Malformed) -> None:
+        """Put a record that is no retry record where a person can see it."""
+        source, letter = malformed_letter(self._settings.group_id, record, why)
+        sequence = self._parts.writes.dead_letter(self.topic, source, letter)
+        self._write(part, sequence, partial(part.ledger.complete, record.offset))
+
+    def obey(self, part: RetryPartition, record: Record, info: RetryInfo) -> None:
+        """Do what a control record asks for. It only acts while the key is dead, so obeying twice changes nothing."""
+        if info.control != RELEASE:
+            raise FatalError(
+                f"{place_of(record)} asks to {info.control!r} a key, which this version does not know: upgrade this "
+                f"instance first. Nothing past it is committed."
+            )
+        with self._state.mutex:
+            entry = part.table.source(info.id.partition).entries.get(info.id.offset)
+        completed = partial(part.ledger.complete, record.offset)
+        if entry is None or entry.state is not State.DEAD:
+            completed()
+        else:
+            self._write(part, self._parts.writes.tombstone(self.topic, info.id, entry.key), completed)
+
+    # On a worker
+
+    def _run(self, part: RetryPartition, held: Held, view: SourceView) -> None:
+        if part.leaving:
+            self.inbox.put(partial(self._no_outcome, part, held))
+            return
+        try:
+            result = self._handler(view)
+            future = None if result is None else future_of(result)
+        except BaseException as error:
+            self.inbox.put(partial(self._failed, part, held, error))
+            return
+        if future is None:
+            self.inbox.put(partial(self._succeeded, part, held))
+        else:
+            self.inbox.put(partial(self._await, part, held, future))
+
+    # What has arrived
+
+    def _await(self, part: RetryPartition, held: Held, future: Future[Any]) -> None:
+        part.futures.add(future)
+        if part.leaving:
+            future.cancel()
+        future.add_done_callback(lambda done: self.inbox.put(partial(self._future_ended, part, held, done)))
+
+    def _future_ended(self, part: RetryPartition, held: Held, future: Future[Any]) -> None:
+        part.futures.discard(future)
+        if has_no_outcome(future):
+            self._no_outcome(part, held)
+        elif (error := future.exception()) is not None:
+            self._failed(part, held, error)
+        else:
+            self._succeeded(part, held)
+
+    def _no_outcome(self, part: RetryPartition, held: Held) -> None:
+        """It did not run to an end: no attempt is counted."""
+        part.open_work -= 1
+        if not part.gone:
+            self._put_back(part, held)
+
+    def _succeeded(self, part: RetryPartition, held: Held) -> None:
+        part.open_work -= 1
+        if not part.gone:
+            source = self._source(held)
+            sequence = self._parts.writes.tombstone(self.topic, source.id, source.key)
+            self._write(part, sequence, partial(self._drop, part, held))
+
+    def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:
+        if isinstance(error, Pause):
+            part.not_before_ms = self._clock.now_ms() + int(error.retry_in.total_seconds() * 1000)
+            self._no_outcome(part, held)
+            return
+        if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: stop, and count nothing
+            self._no_outcome(part, held)
+            raise error
+        part.open_work -= 1
+        if part.gone:
+            return
+        with self._state.mutex:
+            entry = part.entry_of(held)
+        if entry is None:  # somebody ended it meanwhile
+            self._drop(part, held)
+            return
+        source = self._source(held)
+        failures, now_ms = entry.attempt + 1, self._clock.now_ms()
+        retriable = self._settings.is_retriable(error)
+        retry = retriable and not exhausted(failures, self._settings.max_retries)
+        entry = replace(entry, key=source.key).failed(
+            due_ms=due_after(error, failures, self._settings.backoff, now_ms) if retry else now_ms,
+            now_ms=now_ms,
+            error_type=type(error).__name__,
+            error=text_of_error(error),
+        )
+        log = logger.bind(
+            topic=source.id.topic, partition=source.id.partition, offset=source.id.offset, attempt=failures,
+            error_type=entry.error_type,
+        )  # fmt: skip
+        if retry:
+            log.debug("retry failed, the next is due in {} ms", entry.due_ms - now_ms)
+            sequence: Sequence[Any] = self._parts.writes.entry(self.topic, source.id, entry)
+            self._write(part, sequence, partial(self._put_back, part, held))
+            return
+        log.warning("dead-lettered after {} executions", failures)
+        state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
+        why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
+        sequence = self._parts.writes.die(self.topic, source, entry, why, locked=True)
+        self._write(part, sequence, partial(self._drop, part, held))
+
+    # Writes
+
+    def _write(self, part: RetryPartition, sequence: Sequence[Any], then: Callable[[], object]) -> None:
+        """Start the writes; `then` once they are durable."""
+        part.open_work += 1
+        written = self._parts.sequencer.run(sequence)
+        written.add_done_callback(lambda done: self.inbox.put(partial(self._written, part, done, then)))
+
+    def _written(self, part: RetryPartition, written: Future[Any], then: Callable[[], object]) -> None:
+        part.open_work -= 1
+        written.result()  # raises
+        if not part.gone:
+            then()
+
+    def _drop(self, part: RetryPartition, held: Held) -> None:
+        with self._state.mutex:
+            part.drop(held)
+
+    def _put_back(self, part: RetryPartition, held: Held) -> None:
+        with self._state.mutex:
+            part.put_back(held)
+
+    def _source(self, held: Held) -> SourceRecord:
+        if held.record is None:
+            raise RuntimeError("a record without its payload is never under way")
+        return source_of(held.record, decode_retry(held.record))
+
+
+def _nothing() -> None:
+    pass
