@@ -15,6 +15,7 @@ import typer
 from kafetrain.cli import topics
 from kafetrain.cli.demo.command import demo
 from kafetrain.cli.errors import ErrorBoundary
+from kafetrain.cli.locks import locks
 from kafetrain.cli.shared import show_log_messages
 
 __all__ = ["app", "main"]
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(topics.app, name="topics")
+app.command()(locks)
 app.command()(demo)
 
 

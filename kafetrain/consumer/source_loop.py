@@ -86,12 +86,16 @@ class SourceLoop:
                     self._tracker.state.release(Side.SOURCE, self._tracker.state.topic(topic), numbers)
 
     def _take_over(self) -> None:
+        """Begin with assigned partitions whose locks are restored."""
+        if self._tracker is not None:
+            claims = self._tracker.state.source_claims
+            for place in (*self._owned.awaited, *self._owned.partitions):
+                if (claim := claims.get(place)) is not None and claim.error is not None:
+                    raise claim.error
         for place in tuple(self._owned.awaited):
             metadata, adopt = "", False
             if self._tracker is not None:
                 claim = self._tracker.state.source_claims.get(place)
-                if claim is not None and claim.error is not None:
-                    raise claim.error
                 if claim is None or not claim.ready:
                     continue
                 metadata, adopt = claim.metadata, claim.adopt
@@ -124,7 +128,7 @@ class SourceLoop:
     # Bounds
 
     def _wait_s(self) -> float:
-        if self._owned.leaving or any(part.full for part in self._owned):
+        if self._owned.leaving or any(part.full and not part.paused for part in self._owned):
             return FULL_WAIT_S
         return IDLE_WAIT_S
 

@@ -29,11 +29,11 @@ class SourceStep(Enum):
 
 def source_step(locks: SourceLocks, chain: Chain | None, offset: int) -> SourceStep:
     """The first rule that matches. `chain`: of the record's key, None where nothing is known of it."""
-    if chain is None:
-        return SourceStep.RUN
-    entry = locks.entries.get(offset)
+    entry = locks.entries.get(offset)  # before its chain: an unreadable entry does not tell its key
     if entry is not None:
         return SourceStep.REPEAT_RETRY_RECORD if entry.state is State.PENDING else SourceStep.COMPLETE
+    if chain is None:
+        return SourceStep.RUN
     if offset in chain.ended or locks.later_id_known(chain, offset):
         return SourceStep.COMPLETE
     if chain.open and chain.open[0] < offset:

@@ -120,6 +120,9 @@ class RetryLoop:
             part = RetryPartition(place, claim, table, position, self._state, self._settings)
             part.orphans = OrphanCheck(part, self._parts.admin, self._settings.group_id, self._clock)
             self._owned.begin(part)
+        for part in self._owned:
+            if part.claim.error is not None:  # since then the log has shown what we cannot read
+                raise part.claim.error
 
     # Reading
 
@@ -190,7 +193,7 @@ class RetryLoop:
             self._busy_wait_s = min(2 * wait_s, BUSY_WAIT_AT_MOST_S)  # a handler that takes long is asked less often
         for part in self._owned:
             wake_ms = part.schedule.next_wake_ms()
-            if wake_ms is not None:
+            if wake_ms is not None and not part.leaving and part.claim.ready:
                 wait_s = min(wait_s, max(0.0, (max(wake_ms, part.not_before_ms) - now_ms) / 1000))
         return timedelta(seconds=wait_s)
 

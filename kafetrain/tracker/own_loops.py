@@ -26,7 +26,7 @@ from kafetrain.record import Handler, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics
 from kafetrain.tracker.sequence import Sequence, Sequencer
-from kafetrain.tracker.state import Claim, TrackerState
+from kafetrain.tracker.state import Claim, Side, TrackerState
 from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes, payload
 
 __all__ = ["OwnRetryLoop", "malformed_letter", "source_of"]
@@ -160,13 +160,7 @@ class OwnRetryLoop:
             return _Found(claim, info, source, entry, head, due_ms, to_park(locks, chain) == offset)
 
     def _claim_of(self, record: Record, topic: PreparedTopics) -> Claim:
-        claim = self._state.retry_claims.get(TopicPartition(topic.names.retry, record.partition))
-        if claim is None:
-            self._state.check()
-            raise NotTrackedError(f"{record.topic}[{record.partition}]")
-        if not claim.ready:
-            self._state.wait_ready(claim)
-        return claim
+        return self._state.ready_claim(Side.RETRY, TopicPartition(topic.names.retry, record.partition))
 
     def _wait_for(self, claim: Claim, info: RetryInfo, record: Record) -> None:
         """Until the table has applied the redirect record that this one's lock is."""

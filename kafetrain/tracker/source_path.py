@@ -18,13 +18,13 @@ from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState
 from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
-from kafetrain.errors import NotTrackedError, PartitionLostError, Pause, text_of_error
+from kafetrain.errors import PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.tracker.sequence import Sequence, Sequencer
-from kafetrain.tracker.state import Claim, TrackerState
+from kafetrain.tracker.state import Claim, Side, TrackerState
 from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes, payload
 
 __all__ = ["Pending", "SourcePath"]
@@ -88,14 +88,7 @@ class SourcePath:
 
     def claim_of(self, record: Record) -> Claim:
         """The claim on the record's partition; waits until its locks are restored."""
-        claim = self._state.source_claims.get(TopicPartition(record.topic, record.partition))
-        if claim is None:
-            self._state.check()
-            topic = self._state.topic(record.topic)
-            raise NotTrackedError(f"{topic.names.source}[{record.partition}]")
-        if not claim.ready:
-            self._state.wait_ready(claim)
-        return claim
+        return self._state.ready_claim(Side.SOURCE, TopicPartition(record.topic, record.partition))
 
     def _step(self, claim: Claim, key: ChainKey, offset: int) -> SourceStep:
         return source_step(claim.locks, claim.locks.chains.get(key), offset)
@@ -145,6 +138,8 @@ class SourcePath:
             return Outcome.ALREADY_ENDED, _nothing(Outcome.ALREADY_ENDED)
         if step is SourceStep.REPEAT_RETRY_RECORD:
             known = claim.locks.entries[offset]
+            if not known.readable:  # its record is here: the later ones of its key must find it
+                claim.locks.repair(offset, source.key, known.attempt, known.due_ms)
             return Outcome.SIDELINED, self._repeat(claim, source, known)
         entry = Entry(source.key, due_ms=now_ms)
         if error is None:

@@ -102,6 +102,16 @@ class TrackerState:
             self.topics[topic.names.source] = topic
             self.by_retry_topic[topic.names.retry] = topic
 
+    def forget_all(self) -> None:
+        """As new: the tracker is closed. Whoever waits for a claim is told so."""
+        with self.changed:
+            for claim in self.all_claims():
+                claim.released, claim.ready = True, False
+            for known in (self.topics, self.by_retry_topic, self.source_claims, self.retry_claims, self.tables):
+                known.clear()
+            self.error = None
+            self.changed.notify_all()
+
     def replace_topic(self, topic: PreparedTopics) -> None:
         """The topic has grown: claims that had no partner get one. No other partition moves."""
         with self.changed:
@@ -158,18 +168,23 @@ class TrackerState:
         if self.error is not None:
             raise self.error
 
-    def wait_ready(self, claim: Claim) -> None:
-        """Block until its locks are restored. Raises what prevents it, `NotTrackedError` where it was released.
+    def ready_claim(self, side: Side, place: TopicPartition) -> Claim:
+        """The claim on a source partition, or on a retry partition; blocks until its locks are restored.
 
-        Bounded: the reader gives every claim that makes no progress an error.
+        Raises what prevents that, and `NotTrackedError` where the partition is not claimed (any more). Bounded: the
+        reader gives every claim that makes no progress an error.
         """
+        claims = self.source_claims if side is Side.SOURCE else self.retry_claims
         with self.changed:
-            while not claim.ready:
+            while True:
+                claim = claims.get(place)
                 self.check()
+                if claim is None:
+                    raise NotTrackedError(f"{place.topic}[{place.partition}]", tuple(sorted(self.topics)))
                 if claim.error is not None:
                     raise claim.error
-                if claim.released:
-                    raise NotTrackedError(claim.topic.names.source)
+                if claim.ready:
+                    return claim
                 self.changed.wait(timeout=0.5)
 
     # Tables

@@ -64,14 +64,17 @@ class ErrorTracker:
             parts = self._started()
             self.state.add_topic(prepare_topics(parts.admin, self.settings, topic, clock=self.clock))
             prepared = self.state.topic(topic)
-            if Side.SOURCE not in self._by_assignment:
-                self.state.claim(Side.SOURCE, prepared, range(prepared.source_partitions), set_start=True)
-            if Side.RETRY not in self._by_assignment:
-                retry_partitions = prepared.partitions[prepared.names.retry]
-                self.state.claim(Side.RETRY, prepared, range(retry_partitions))
-            for claim in self.state.all_claims():
-                if claim.topic is prepared and claim.redirect is not None:
-                    self.state.wait_ready(claim)
+            names = prepared.names
+            for side, name, count in (
+                (Side.SOURCE, names.source, prepared.source_partitions),
+                (Side.RETRY, names.retry, prepared.partitions[names.retry]),
+            ):
+                if side in self._by_assignment:
+                    continue
+                partnered = [n for n in range(count) if self.state.redirect_of(side, prepared, n) is not None]
+                self.state.claim(side, prepared, partnered, set_start=side is Side.SOURCE)
+                for number in partnered:
+                    self.state.ready_claim(side, TopicPartition(name, number))
         except BaseException:
             self.state.topics.pop(topic, None)
             if not self.state.topics:
@@ -84,7 +87,7 @@ class ErrorTracker:
         parts, self._parts = self._parts, None
         if parts is not None:
             parts.close(self.settings.shutdown_timeout)
-        self.state.topics.clear()
+        self.state.forget_all()
 
     def __enter__(self) -> ErrorTracker:
         return self
@@ -184,7 +187,9 @@ class ErrorTracker:
 
     def submit(self, record: Record, handler: Handler) -> Outcome | Pending:
         """As `process`, for source records, without waiting until it is durable."""
-        return self._running().source.submit(record, handler)
+        if (parts := self._parts) is None:
+            raise NotTrackedError(record.topic)
+        return parts.source.submit(record, handler)
 
     def resilient_handler(self, handler: Handler) -> Handler:
         """`process` as a callable, to wrap a handler of any framework. It returns the `Outcome`."""

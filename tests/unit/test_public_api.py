@@ -12,7 +12,7 @@ from kafetrain.record import DlqHeader, RetryHeader
 
 PACKAGE = Path(kafetrain.__file__).parent
 BELOW = {
-    "core": {"errors", "record", "core"},
+    "core": {"errors", "record", "outcome", "core"},
     "client": {"errors", "record", "client", "settings"},
     "tracker": {"consumer", "retry"},
     "retry": {"consumer"},

@@ -60,8 +60,8 @@ def open_cluster(brokers: str | None) -> Iterator[Cluster]:
 
     settings = settings_for(brokers, name, **_ours())
     client = KafkaPythonClient(settings)
+    _create(client, name)
     try:
-        _create(client, name)
         yield Cluster(settings, client, name, f"Kafka at {brokers}, topic {name}")
     finally:
         _delete(client, AuxiliaryTopics.of(settings, name))

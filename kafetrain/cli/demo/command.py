@@ -20,7 +20,7 @@ def demo(
         typer.Option("--brokers", help="host:port of a Kafka to use; else the demo brings its own broker along."),
     ] = None,
     customers: Annotated[int, typer.Option(min=7, max=60, help="How many keys there are.")] = 12,
-    orders: Annotated[int, typer.Option(min=28, max=5000, help="How many records are produced.")] = 150,
+    orders: Annotated[int, typer.Option(min=1, max=5000, help="How many records are produced.")] = 150,
     duration: Annotated[float, typer.Option(min=1, max=600, help="In how many seconds they are produced.")] = 6.0,
     seed: Annotated[int, typer.Option(help="The same seed: the same orders fail.")] = 7,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live view.")] = False,
@@ -53,8 +53,8 @@ def demo(
         )
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    for module in ("kafetrain.retry.loop", "kafetrain.tracker.source_path"):
-        logger.disable(module)  # their warnings of dead letters: the demo shows those itself
+    for layer in ("kafetrain.retry", "kafetrain.tracker"):
+        logger.disable(layer)  # they warn of dead letters, which the demo shows itself; what ends them is raised
     console = Console(highlight=False, no_color=True if plain else None)
     is_live = console.is_terminal and not console.is_dumb_terminal and not plain
     with open_cluster(brokers) as cluster:

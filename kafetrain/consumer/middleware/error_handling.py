@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kafetrain.consumer.delivery import hold_back
 from kafetrain.errors import ConfigurationError
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, Record
 from kafetrain.tracker import ErrorTracker
-
-if TYPE_CHECKING:
-    from kafetrain.tracker.source_path import SourcePath
 
 __all__ = ["ErrorHandlingMiddleware"]
 
@@ -28,13 +23,9 @@ class ErrorHandlingMiddleware:
         if not isinstance(tracker, ErrorTracker):
             raise ConfigurationError(f"ErrorHandlingMiddleware needs an ErrorTracker, not {type(tracker).__name__}")
         self.tracker = tracker
-        self._path: SourcePath | None = None
 
     def __call__(self, record: Record, call_next: Handler) -> object:
-        path = self._path
-        if path is None:
-            path = self._path = self.tracker.parts.source
-        result = path.submit(record, call_next)
+        result = self.tracker.submit(record, call_next)
         if type(result) is Outcome:
             return result
         outcome, done = result  # type: ignore[misc]  # the other member of the union; this is the hot path

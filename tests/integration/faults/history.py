@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.integration.journal import BrokenPromise, Place
 
-__all__ = ["BrokenPromise", "Event", "History", "Place"]
+__all__ = ["BrokenPromise", "Event", "History", "HistoryReader", "Place"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,31 @@ class Event:
         return f"{self.kind} {self.key} {self.partition}@{self.offset} attempt {self.attempt} by {self.pid}"
 
 
+class HistoryReader:
+    """Reads what was appended since it read last."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._read_to = Path(path), 0
+        self._events: list[Event] = []
+
+    def read(self) -> list[Event]:
+        """All events so far."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                *lines, _ = file.read().split(b"\n")  # the last line may be under way
+            self._read_to += sum(len(line) + 1 for line in lines)
+            self._events += [Event(**json.loads(line)) for line in lines]
+        return self._events
+
+
 class History:
-    """Read once. `killed`: how many processes did not end in good order."""
+    """As it was at one moment. `killed`: how many processes did not end in good order."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.events = list(events)
         drained = {event.pid for event in self.events if event.kind == "drained"}
         self.killed = len({event.pid for event in self.events if event.kind == "gone"} - drained)
-
-    @classmethod
-    def of(cls, path: Path) -> History:
-        # The last line may be under way.
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        return cls(Event(**json.loads(line)) for line in lines)
 
     def places(self, kind: str) -> set[Place]:
         return {event.place for event in self.events if event.kind == kind}

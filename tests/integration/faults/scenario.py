@@ -16,7 +16,7 @@ from typing import Any
 
 from kafetrain.testing import Broker
 from tests.integration.cluster import Cluster
-from tests.integration.faults.history import BrokenPromise, History, Place
+from tests.integration.faults.history import BrokenPromise, History, HistoryReader, Place
 from tests.integration.faults.worker import HistoryFile, Job, Plan
 from tests.waiting import wait_for
 
@@ -105,6 +105,7 @@ class Scenario:
         self.plans: dict[Place, Plan] = {}
         self._keys, self._count = keys, 0
         self._processes: list[Process] = []
+        self._reader = HistoryReader(self.job.history)
         self._pause = threading.Event()  # never set
         self.cluster = Cluster(broker)
         self.partitions = self.cluster.partition_count(topic)
@@ -121,7 +122,7 @@ class Scenario:
         self._count += len(plans)
 
     @contextlib.contextmanager
-    def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.1) -> Iterator[None]:
+    def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.2) -> Iterator[None]:
         """Produce all the while, in a thread; what it met is raised at the end."""
         stopping, errors = threading.Event(), list[BaseException]()
 
@@ -151,7 +152,7 @@ class Scenario:
         return process
 
     def history(self) -> History:
-        return History.of(Path(self.job.history))
+        return History(self._reader.read())
 
     def wait_for(self, description: str, condition: Callable[[History], object], timeout: float = 60.0) -> None:
         """Until `condition` of the history holds. Fails at once where a process has ended that nobody waited for."""
