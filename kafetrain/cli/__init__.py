@@ -12,10 +12,9 @@ from typing import Annotated
 
 import typer
 
-from kafetrain.cli import topics
-from kafetrain.cli.demo.command import demo
+from kafetrain.cli import locks, topics
+from kafetrain.cli.demo import command as demo
 from kafetrain.cli.errors import ErrorBoundary
-from kafetrain.cli.locks import locks
 from kafetrain.cli.shared import show_log_messages
 
 __all__ = ["app", "main"]
@@ -28,8 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(topics.app, name="topics")
-app.command()(locks)
-app.command()(demo)
+app.command()(locks.locks)
+app.command()(demo.demo)
 
 
 def _show_version(wanted: bool) -> None:

@@ -24,7 +24,7 @@ __all__ = ["KafkaPythonConsumer"]
 COMMIT_TIMEOUT_MS = 10_000
 LIST_OFFSETS_TIMEOUT_MS = 10_000
 CLOSE_TIMEOUT_MS = 5_000
-"""What `close` waits at most, first for work in flight, then for a last commit, then for the group."""
+"""What `close` waits at most: for work in flight, for a last commit, and for the group, each."""
 
 ASK_AGAIN_AFTER_S = 0.005
 RETRY_AFTER_S = 0.05
@@ -43,7 +43,10 @@ class KafkaPythonConsumer:
         self._name = "the reader" if group is None else f"group {group}"
         self._subscription = consumer._subscription
         self._closing = threading.Event()
+        self._close_deadline = float("inf")
         self._leaving: frozenset[TopicPartition] = frozenset()
+        self._none_leaving = threading.Event()
+        self._none_leaving.set()
         self._watermarks = high_watermark_fetcher(consumer)
         mend_fetching(consumer)
         self._join = GroupJoin(consumer)
@@ -118,8 +121,11 @@ class KafkaPythonConsumer:
     def close(self) -> None:
         if self._closing.is_set():
             return
+        self._close_deadline = time.monotonic() + CLOSE_TIMEOUT_MS / 1000
         self._closing.set()
         self._join.stop()
+        # A rebalance may be waiting for work in flight; what it commits must arrive before we leave.
+        self._none_leaving.wait(2 * CLOSE_TIMEOUT_MS / 1000)
         try:
             self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
         except Exception as error:
@@ -156,41 +162,37 @@ class KafkaPythonConsumer:
 
     async def let_go(self, partitions: frozenset[TopicPartition], events: RebalanceEvents) -> None:
         """Wait until the owner has nothing in flight for these, commit what it says, and forget them."""
-        closes = self._closing.is_set()
         self._leaving |= partitions
+        self._none_leaving.clear()
         try:
-            next_offsets = await self._ask(partitions, events, closes)
+            next_offsets = await self._ask(partitions, events)
             if next_offsets:
-                timeout_ms = CLOSE_TIMEOUT_MS if closes else COMMIT_TIMEOUT_MS
+                timeout_ms = CLOSE_TIMEOUT_MS if self._closing.is_set() else COMMIT_TIMEOUT_MS
                 # Not commit_async, whose future ends before the request is sent when the coordinator has moved.
                 await self._consumer._coordinator._commit_offsets_sync_async(_their_offsets(next_offsets), timeout_ms)
         except Exception as error:
             logger.warning("what {} completed last is not committed and will run again: {}", self._name, error)
         finally:
-            self._leaving -= partitions
             # Left alone, a partition that comes back goes on at its old position, not at the committed offset: what
             # was delivered and not completed would be skipped.
             kept = self._subscription.assigned_partitions() - partitions
             self._subscription.assign_from_subscribed(sorted(kept))
+            self._leaving -= partitions
+            self._none_leaving.set()
 
     async def _ask(
-        self, partitions: frozenset[TopicPartition], events: RebalanceEvents, closes: bool
+        self, partitions: frozenset[TopicPartition], events: RebalanceEvents
     ) -> Mapping[TopicPartition, Committed] | None:
         net, coordinator = self._consumer._net, self._consumer._coordinator
-        deadline = time.monotonic() + CLOSE_TIMEOUT_MS / 1000
         answer = events.revoking(partitions)
         while (next_offsets := answer()) is None:
             if coordinator._generation.is_lost():
                 events.lost(partitions)
                 return None
-            if closes and time.monotonic() > deadline:
+            if self._closing.is_set() and time.monotonic() > self._close_deadline:
                 logger.warning("{} closes with work in flight, which will run again", self._name)
                 return None
             await net.sleep(ASK_AGAIN_AFTER_S)
-            while self._closing.is_set() and not closes:
-                # close() asks on its own account. If this went on, it would ask to join while close() leaves; the
-                # loop ends, and this with it, when close() is through.
-                await net.sleep(ASK_AGAIN_AFTER_S)
         return next_offsets
 
 

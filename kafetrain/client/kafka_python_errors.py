@@ -31,8 +31,12 @@ _NOT_OWNER = (
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
+# UnknownBrokerId: what we know of the cluster is older than what we asked for.
+_RETRIABLE = (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError)
+
+
 def is_retriable(error: BaseException) -> bool:
-    return isinstance(error, (kafka_errors.RetriableError, OSError))
+    return isinstance(error, _RETRIABLE)
 
 
 def client_error(error: BaseException, doing: str) -> ClientError:
@@ -58,5 +62,5 @@ def client_error(error: BaseException, doing: str) -> ClientError:
 def _text(error: BaseException) -> str:
     # Texts of kafka-python's errors begin with their type already.
     if isinstance(error, kafka_errors.KafkaError):
-        return str(error).strip().split("\n", 1)[0][:300]
+        return str(error).strip().split("\n", 1)[0][:300].removesuffix(": None")
     return first_line(error)

@@ -35,7 +35,7 @@ ABANDON_TIMEOUT_S = 5.0
 STUCK_WITHIN_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Open:
     """A record under way."""
 
@@ -43,6 +43,7 @@ class _Open:
     future: Future[int]
     size_bytes: int
     deadline: float
+    producer: Any = None  # that it was handed to
 
     def __str__(self) -> str:
         return f"sending to {self.record.topic}[{self.record.partition}]"
@@ -116,7 +117,7 @@ class KafkaPythonProducer:
         """Give the record to the library. Errors end its future."""
         producer = None
         try:
-            producer = self._working_producer()
+            producer = one.producer = self._working_producer()
             sent = self._send(producer, one.record)
         except Exception as error:
             self._failed(number, producer, error)
@@ -246,7 +247,7 @@ class KafkaPythonProducer:
         if not abandon(producer, timeout_s):
             logger.warning("a thread of a producer that was given up still runs")
         with self._changed:
-            left = list(self._open.items())
+            left = [(number, one) for number, one in self._open.items() if one.producer is producer]
         for number, one in left:
             if self._ended(number) is not None:
                 one.future.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))

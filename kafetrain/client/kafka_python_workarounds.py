@@ -66,6 +66,7 @@ def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) ->
         net = NetworkSelector(**options)
         manager = _ConnectionManager(net, **options)
         client = KafkaNetClient(net=net, manager=manager, **options)
+        _ask_again_for_topics_left_out(manager.cluster)
         manager.cluster.config["allow_auto_create_topics"] = False
         manager.cluster.config["retry_backoff_ms"] = options.get("retry_backoff_ms", 100)
         try:
@@ -78,6 +79,22 @@ def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) ->
         return client
 
     return build
+
+
+def _ask_again_for_topics_left_out(cluster: Any) -> None:
+    """Let no answer to an older question pass for the answer to a newer one.
+
+    Topics that are added while a metadata request is under way are not in its answer, which still counts as theirs:
+    they stay unknown for `metadata_max_age_ms`. A new group member then gets no partitions for five minutes.
+    """
+    update_metadata = cluster.update_metadata
+
+    def update_and_compare(answer: Any) -> None:
+        update_metadata(answer)
+        if cluster._topics - {topic.name for topic in answer.topics}:
+            cluster.request_update()
+
+    cluster.update_metadata = update_and_compare
 
 
 # Consuming

@@ -19,7 +19,7 @@ from kafetrain.clock import Clock
 from kafetrain.consumer.delivery import Slot, current_slot
 from kafetrain.core.ledger import Ledger
 from kafetrain.core.lock_table import ChainKey
-from kafetrain.errors import FatalError, Pause
+from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
 from kafetrain.handlers import future_of, has_no_outcome
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, Record, TopicPartition, place_of
@@ -262,8 +262,10 @@ class SourcePartition:
 
     def _fatal(self, error: BaseException) -> None:
         with self.mutex:
+            too_late = self._leaving and isinstance(error, (NotTrackedError, PartitionLostError))
             self._leaving = True
-        self._on_fatal(error)
+        if not too_late:  # otherwise the record is its next owner's
+            self._on_fatal(error)
 
 
 def _future(slot: Slot, result: object) -> Future[Any] | None:

@@ -116,7 +116,9 @@ class Stream:
         """What nobody will look at any more must not be waited for."""
         try:
             while True:
-                self._handed.get_nowait()[1].cancel()
+                _, future = self._handed.get_nowait()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(NoOutcome())  # cancelled by us it would look like the handler's doing
         except Empty:
             pass
 

@@ -134,6 +134,11 @@ class Outcomes:
         part.futures.discard(future)
         if has_no_outcome(future):
             self._no_outcome(part, held)
+            if future.cancelled() and not part.leaving:
+                partition, offset = held.place
+                raise FatalError(
+                    f"{self._name}[{partition}]@{offset}: the future that its handler returned was cancelled"
+                )
         elif (error := future.exception()) is not None:
             self._failed(part, held, error)
         else:

@@ -159,6 +159,7 @@ class SourcePath:
         return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why)
 
     def _redirect(self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
+        _still_ours(claim, source)
         entry = yield from self._writes.entry(claim.topic, source.id, entry)
         yield from self._append(claim, source, entry)
         self._log(source, entry, outcome)
@@ -169,11 +170,11 @@ class SourcePath:
         return Outcome.SIDELINED
 
     def _append(self, claim: Claim, source: SourceRecord, entry: Entry) -> Sequence[None]:
-        if claim.released:  # the next owner is delivered the record again and appends it
-            raise PartitionLostError(f"{source}: its partition went to another instance while it was redirected")
+        _still_ours(claim, source)
         yield from self._writes.retry_record(claim.topic, source, entry)
 
     def _die(self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter) -> Sequence[Outcome]:
+        _still_ours(claim, source)
         yield from self._writes.die(claim.topic, source, entry, why, locked=False)
         self._log(source, entry, Outcome.DEAD_LETTERED)
         return Outcome.DEAD_LETTERED
@@ -217,6 +218,12 @@ class _Following(Future[Outcome]):
 
     def cancel(self) -> bool:
         return self._followed.cancel()
+
+
+def _still_ours(claim: Claim, source: SourceRecord) -> None:
+    """Before each write: the next owner is delivered the record again, and may have ended it already."""
+    if claim.released:
+        raise PartitionLostError(f"{source}: its partition went to another instance before its outcome was written")
 
 
 def _nothing(outcome: Outcome) -> Sequence[Outcome]:

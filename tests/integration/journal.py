@@ -81,11 +81,16 @@ class Journal:
         self._mutex = threading.Lock()
         self._events = list(events)
 
+    @staticmethod
+    def now() -> float:
+        """The clock of the events' times."""
+        return time.monotonic()
+
     # Writing
 
     def add(self, kind: Kind, record: Record, instance: str = "") -> None:
         event = Event(
-            kind, record.key, record.partition, record.offset, get_retry_attempt(record), instance, time.monotonic()
+            kind, record.key, record.partition, record.offset, get_retry_attempt(record), instance, self.now()
         )
         with self._mutex:
             self._events.append(event)
@@ -93,7 +98,7 @@ class Journal:
     def interrupted(self, instance: str = "") -> None:
         """From here on records may run again that have run before. What `instance` still ran has no outcome."""
         with self._mutex:
-            self._events.append(Event("interrupted", instance=instance, time=time.monotonic()))
+            self._events.append(Event("interrupted", instance=instance, time=self.now()))
 
     def recording(self, handler: Handler, instance: str = "") -> Handler:
         """`handler`, with its starts and ends in this journal; of a future that it returns, the future's end."""

@@ -89,15 +89,15 @@ def render(snapshot: Snapshot, *, width: int, height: int, unicode: bool = True)
     customers = snapshot.progress.scenario.customers
     room = max(1, height - _FRAME_ROWS - _MIN_LOG)
     shown = customers if len(customers) <= room else customers[: room - 1]
-    log_rows = max(_MIN_LOG, min(_MAX_LOG, height - _FRAME_ROWS - len(shown)))
+    hidden = customers[len(shown) :]
+    log_rows = max(_MIN_LOG, min(_MAX_LOG, height - _FRAME_ROWS - len(shown) - bool(hidden)))
     overflow: OverflowMethod = "ellipsis" if unicode else "crop"
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", width=width)
     now_width = min(52, max(24, (width - _FIXED_WIDTH) * 3 // 5))
     strip_width = max(10, width - _FIXED_WIDTH - now_width)
-    table.add_column("customer", width=8, no_wrap=True)
-    table.add_column("p.", width=2, no_wrap=True)
-    table.add_column("orders, one sign each", width=strip_width, no_wrap=True)
-    table.add_column("now", width=now_width, no_wrap=True, overflow=overflow)
+    columns = {"customer": 8, "p.": 2, "orders, one sign each": strip_width, "now": now_width}
+    for heading, column_width in columns.items():
+        table.add_column(heading, width=column_width, no_wrap=True, overflow=overflow)
     for customer in shown:
         states = snapshot.progress.of(customer)
         name = Text(customer.name, style="" if customer.healthy else "bold")
@@ -107,7 +107,7 @@ def render(snapshot: Snapshot, *, width: int, height: int, unicode: bool = True)
             _strip(states, strip_width, unicode),
             _now(customer, states, snapshot),
         )
-    if hidden := customers[len(shown) :]:
+    if hidden:
         done = sum(state.status is Status.SUCCEEDED for customer in hidden for state in snapshot.progress.of(customer))
         text = Text(f"{done} orders succeeded", style="dim")
         table.add_row(Text(f"+{len(hidden)} more", style="dim"), "", text, "")

@@ -20,7 +20,10 @@ def demo(
         typer.Option("--brokers", help="host:port of a Kafka to use; else the demo brings its own broker along."),
     ] = None,
     customers: Annotated[int, typer.Option(min=7, max=60, help="How many keys there are.")] = 12,
-    orders: Annotated[int, typer.Option(min=1, max=5000, help="How many records are produced.")] = 150,
+    orders: Annotated[
+        int | None,
+        typer.Option(min=1, max=5000, help="How many records are produced; else 150, and 10 for each key if more."),
+    ] = None,
     duration: Annotated[float, typer.Option(min=1, max=600, help="In how many seconds they are produced.")] = 6.0,
     seed: Annotated[int, typer.Option(help="The same seed: the same orders fail.")] = 7,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live view.")] = False,
@@ -46,7 +49,7 @@ def demo(
         scenario = plan(
             seed=seed,
             customers=customers,
-            orders=orders,
+            orders=max(150, 10 * customers) if orders is None else orders,
             duration_s=duration,
             partitions=PARTITIONS,
             concurrency=CONCURRENCY,

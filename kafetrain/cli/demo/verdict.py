@@ -107,14 +107,15 @@ def _as_planned(orders: Sequence[Order], ends: dict[int, list[End]], events: Seq
         if len(found) > 1:
             findings.append(f"{name} has several ends: {', '.join(sorted(end.value for end in found))}")
         elif found and found != {order.end}:
-            findings.append(f"{name} was {found.pop().value}, and should have been {order.end.value}")
+            findings.append(f"{name} ended as {found.pop().value}, and had to end as {order.end.value}")
         elif found and runs[order.number] < order.runs:
-            findings.append(f"{name} ran {runs[order.number]} times, and should have run {order.runs} times")
-        repeated += max(0, runs[order.number] - order.runs)
+            findings.append(f"{name} ran {_times(runs[order.number])}, and had to run {_times(order.runs)}")
+        else:
+            repeated += max(0, runs[order.number] - order.runs)
     failed = sum(event.kind is Kind.FAILED for event in events)
     summary = f"{sum(runs.values())} runs, {failed} of them failed"
     if repeated:  # at least once: no promise is broken
-        summary += f", {repeated} were repeated"
+        summary += f", {repeated} repeated"
     return Check("each ended as it had to", summary, tuple(findings))
 
 
@@ -137,3 +138,7 @@ def _waits(orders: Sequence[Order], by_number: dict[int, Order], events: Sequenc
 def _percentile(ordered: Sequence[float], percent: int) -> float | None:
     """By nearest rank: a wait that somebody had."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

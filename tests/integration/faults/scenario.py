@@ -20,11 +20,12 @@ from tests.integration.faults.history import BrokenPromise, History, HistoryRead
 from tests.integration.faults.worker import HistoryFile, Job, Plan
 from tests.waiting import wait_for
 
-__all__ = ["SESSION_TIMEOUT_MS", "Process", "Scenario"]
+__all__ = ["Process", "Scenario"]
 
 ROOT = Path(__file__).parents[3]
-SESSION_TIMEOUT_MS = 6_000
-"""How long a killed process keeps its partitions. Brokers as they come allow no less."""
+SOON_MISSED = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300}
+"""Client options: a killed process keeps its partitions for 6 s, the least that brokers as they come allow, and a
+member learns soon that another one has joined or left."""
 
 LOOK_EVERY_S = 0.2
 
@@ -91,7 +92,7 @@ class Scenario:
 
     def __init__(self, broker: Broker, topic: str, folder: Path, *, keys: int = 8, **job: Any) -> None:
         self.broker, self.topic, self.folder = broker, topic, folder
-        options = {**broker.client_options, "session_timeout_ms": SESSION_TIMEOUT_MS, **job.pop("client_options", {})}
+        options = {**broker.client_options, **SOON_MISSED, **job.pop("client_options", {})}
         self.job = Job(
             servers=broker.bootstrap_servers,
             group=f"g-{topic}",

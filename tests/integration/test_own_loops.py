@@ -1,0 +1,406 @@
+"""Layer 1: applications that poll by themselves, with a consumer of theirs, and ask a tracker what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kafka import KafkaConsumer
+
+from kafetrain import (
+    ErrorTracker,
+    NotRetriableError,
+    NotTrackedError,
+    Outcome,
+    Pause,
+    Record,
+    RetriableError,
+    RetryManager,
+    as_record,
+    get_retry_attempt,
+)
+from tests.integration.journal import Journal
+from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from kafetrain import Handler, Settings
+    from kafetrain.testing import Broker
+    from kafetrain.testing.pytest_plugin import TopicFactory
+    from tests.integration.cluster import Cluster, MakeSettings
+
+pytest_plugins = ["tests.integration.cluster"]
+pytestmark = pytest.mark.kafka
+
+
+def own_consumer(broker: Broker, group: str, **options: Any) -> KafkaConsumer:
+    """As an application would build it."""
+    return KafkaConsumer(
+        bootstrap_servers=broker.bootstrap_servers,
+        group_id=group,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=50,
+        **broker.client_options,
+        **options,
+    )
+
+
+Loop = Callable[[KafkaConsumer, threading.Event], None]
+
+
+@contextmanager
+def running(loop: Loop, *consumers: KafkaConsumer) -> Iterator[Callable[[], None]]:
+    """The loop, in a thread for each consumer. Gives a function that raises what ended one of them."""
+    stopping, errors = threading.Event(), []
+
+    def run(consumer: KafkaConsumer) -> None:
+        try:
+            loop(consumer, stopping)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            consumer.close(autocommit=False)
+
+    def check() -> None:
+        if errors:
+            raise errors[0]
+
+    threads = [threading.Thread(target=run, args=(consumer,)) for consumer in consumers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield check
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(30)
+    check()
+
+
+def branching_loop(tracker: ErrorTracker, handle: Handler) -> Loop:
+    """The loop of the documentation."""
+
+    def loop(consumer: KafkaConsumer, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            for record in consumer:  # ends after consumer_timeout_ms without a record
+                if stopping.is_set():
+                    return
+                if tracker.due_at(record) > datetime.now(timezone.utc):
+                    tracker.defer(consumer, record)
+                    continue
+                if tracker.is_in_retry_chain(record):
+                    tracker.redirect(record)
+                else:
+                    try:
+                        handle(record)
+                    except Exception as error:
+                        tracker.redirect(record, error)
+                    else:
+                        tracker.free(record)
+                consumer.commit(tracker.offsets(record))
+
+    return loop
+
+
+def short_loop(tracker: ErrorTracker, handle: Handler, outcomes: list[tuple[bytes, Outcome]] | None = None) -> Loop:
+    """The same with `process`."""
+
+    def loop(consumer: KafkaConsumer, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            for record in consumer:
+                if stopping.is_set():
+                    return
+                outcome = tracker.process(record, handle)
+                if outcomes is not None:
+                    outcomes.append((record.value, outcome))
+                if outcome is Outcome.NOT_DUE:
+                    tracker.defer(consumer, record)
+                else:
+                    consumer.commit(tracker.offsets(record))
+
+    return loop
+
+
+class OwnRecords:
+    """A handler for own loops, which see retry records as they are: it looks at what they carry."""
+
+    def __init__(self, journal: Journal, handle: Handler) -> None:
+        self._journal, self._handle = journal, handle
+
+    def __call__(self, record: Record) -> object:
+        headers = dict(record.headers)
+        if "x-retry-id" not in headers:
+            return self._journal.recording(self._handle)(record)
+        return self._journal.recording(self._handle)(AsSource(record, headers))
+
+
+class AsSource:
+    """A retry record by its source's place, for the journal."""
+
+    def __init__(self, record: Record, headers: dict[str, Any]) -> None:
+        self.topic = headers["x-retry-topic"].decode()
+        self.partition, self.offset = int(headers["x-retry-partition"]), int(headers["x-retry-offset"])
+        self.key, self.value, self.headers, self.timestamp = record.key, record.value, record.headers, record.timestamp
+
+
+def fail_as_told(record: Record) -> None:
+    _, _, times = record.value.partition(b" fails ")
+    if get_retry_attempt(record) < int(times or 0):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("consumers", ["one consumer", "two consumers"])
+@pytest.mark.parametrize("style", ["branch", "process"])
+@pytest.mark.parametrize("listening", [True, False], ids=["listener", "all-partitions"])
+def test_loops_of_ones_own_keep_the_order_of_keys(
+    cluster: Cluster,
+    kafetrain_topic: TopicFactory,
+    make_settings: MakeSettings,
+    consumers: str,
+    style: str,
+    listening: bool,
+) -> None:
+    topic, settings, journal = kafetrain_topic(2, prefix="orders"), make_settings(), Journal()
+    written = cluster.write_all(
+        topic, [(at % 2, b"key-%d" % (at % 6), b"m fails %d" % (at % 4 if at % 3 == 0 else 0)) for at in range(36)]
+    )
+    with ErrorTracker(settings) as tracker:
+        listener = tracker.rebalance_listener() if listening else None
+        tracker.start_tracking(topic)
+        handle = OwnRecords(journal, fail_as_told)
+        loop = branching_loop(tracker, handle) if style == "branch" else short_loop(tracker, handle)
+        retry_topic = tracker.get_retry_topic(topic)
+        if consumers == "one consumer":
+            subscriptions = [(settings.group_id, [topic, retry_topic])]
+        else:
+            subscriptions = [(settings.group_id, [topic]), (tracker.get_retry_group(), [retry_topic])]
+        own = [own_consumer(cluster.broker, group, consumer_timeout_ms=50) for group, _ in subscriptions]
+        for consumer, (_, topics) in zip(own, subscriptions, strict=True):
+            consumer.subscribe(topics, listener=listener)
+        with running(loop, *own) as check:
+            wait_for("all have succeeded", lambda: len(journal.places("ended")) == 36, check=check)
+            wait_for("no key is locked", lambda: not tracker.locks(topic), check=check)
+
+    journal.no_loss(written)
+    journal.key_order(written)
+    journal.honest_attempts()
+    journal.once()
+    assert cluster.locks(f"redirect-{topic}") == {}
+    committed = cluster.committed(settings.group_id, topic)
+    assert {partition: at for partition, (at, _) in committed.items()} == {0: 18, 1: 18}
+    assert all(metadata.startswith("kafetrain:") for _, metadata in committed.values())
+
+
+@contextmanager
+def by_hand(
+    cluster: Cluster, settings: Settings, topic: str
+) -> Iterator[tuple[ErrorTracker, Callable[[], Any], Callable[[], Any]]]:
+    """A tracker, and functions that give the next source record and the next retry record."""
+    with ErrorTracker(settings) as tracker:
+        tracker.start_tracking(topic)
+        source = own_consumer(cluster.broker, settings.group_id)
+        retry = own_consumer(cluster.broker, tracker.get_retry_group())
+        source.subscribe([topic])
+        retry.subscribe([tracker.get_retry_topic(topic)])
+        try:
+            yield tracker, lambda: next(source), lambda: next(retry)
+        finally:
+            source.close(autocommit=False)
+            retry.close(autocommit=False)
+
+
+def raise_(error: Exception) -> Handler:
+    def handle(record: Record) -> None:
+        raise error
+
+    return handle
+
+
+def succeed(record: Record) -> None:
+    """A handler that does."""
+
+
+def test_each_outcome_of_process_says_what_became_of_the_record(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings = kafetrain_topic(prefix="orders"), make_settings(max_retries=1)
+    cluster.write(topic, b"a", b"m1", b"m2", b"m3")
+    cluster.write(topic, b"b", b"m4", b"m5")
+    soon = raise_(RetriableError("no", delay=timedelta(milliseconds=400)))
+    with by_hand(cluster, settings, topic) as (tracker, source, retry):
+        m1, m2, m3, m4, m5 = (source() for _ in range(5))
+        assert tracker.process(m1, soon) is Outcome.REDIRECTED
+        assert tracker.is_in_retry_chain(m2)
+        assert tracker.process(m2, succeed) is Outcome.SIDELINED
+        assert tracker.process(m4, succeed) is Outcome.SUCCEEDED
+        assert tracker.process(m1, succeed) is Outcome.SIDELINED, "delivered again: no second entry, and it does not run"
+        r1, r2, again = retry(), retry(), retry()
+        assert tracker.process(r1, succeed) is Outcome.NOT_DUE
+        assert tracker.process(r2, succeed) is Outcome.NOT_DUE, "its head's time has not come"
+        assert tracker.due_at(r2) == tracker.due_at(r1) > datetime.now(timezone.utc)
+        assert tracker.due_at(m3) < datetime.now(timezone.utc)
+        wait_for("the head is due", lambda: tracker.due_at(r1) <= datetime.now(timezone.utc))
+        with pytest.raises(Pause):
+            tracker.process(r1, raise_(Pause(timedelta(seconds=1))))  # type: ignore[arg-type]  # no Exception to mypy
+        assert get_retry_attempt(r1) == 1
+        assert tracker.process(r2, succeed) is Outcome.SIDELINED, "not its turn: appended behind"
+        assert tracker.process(r1, succeed) is Outcome.SUCCEEDED
+        assert tracker.process(again, succeed) is Outcome.ALREADY_ENDED, "the copy of m1"
+        assert tracker.process(m1, succeed) is Outcome.ALREADY_ENDED, "so it is in its own topic"
+        assert tracker.process(retry(), raise_(ValueError("no"))) is Outcome.REDIRECTED
+        assert tracker.process(r2, succeed) is Outcome.NOT_DUE
+        wait_for("m2 is due", lambda: tracker.due_at(r2) <= datetime.now(timezone.utc))
+        assert tracker.process(r2, raise_(ValueError("no"))) is Outcome.DEAD_LETTERED
+        assert tracker.process(m3, succeed) is Outcome.SIDELINED
+        assert tracker.process(m5, raise_(NotRetriableError("never"))) is Outcome.DEAD_LETTERED
+        r3 = wait_for("m3 comes", lambda: record if (record := retry()).value == b"m3" else None)
+        assert tracker.process(r3, succeed) is Outcome.PARKED
+
+    assert cluster.dead_places(f"dlq-{topic}") == {(0, 1): "exhausted", (0, 4): "not-retriable", (0, 2): "parked"}
+
+
+def test_a_deferred_record_is_delivered_again_when_it_is_due_and_not_before(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(), Journal()
+    written = cluster.write(topic, b"a", b"m1", b"m2")
+    outcomes: list[tuple[bytes, Outcome]] = []
+
+    def handle(record: Record) -> None:
+        if get_retry_attempt(record) == 0 and record.value == b"m1":
+            raise RetriableError("later", delay=timedelta(milliseconds=700))
+
+    with ErrorTracker(settings) as tracker:
+        tracker.start_tracking(topic)
+        consumer = own_consumer(cluster.broker, settings.group_id, consumer_timeout_ms=50)
+        consumer.subscribe([topic, tracker.get_retry_topic(topic)])
+        with running(short_loop(tracker, OwnRecords(journal, handle), outcomes), consumer) as check:
+            wait_for("both have succeeded", lambda: journal.offsets("ended") == [0, 1], check=check)
+
+    failed, retried = (event.time for event in journal.events if event.offset == 0 and event.kind != "ended"), None
+    _, failed_at, retried = failed
+    assert 0.7 <= retried - failed_at
+    assert outcomes[:2] == [(b"m1", Outcome.REDIRECTED), (b"m2", Outcome.SIDELINED)]
+    assert outcomes.count((b"m1", Outcome.NOT_DUE)) in (1, 2), "it was not asked for again and again"
+    journal.key_order(written)
+
+
+def test_redirects_of_a_batch_share_their_round_trips_and_keep_each_key_in_order(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings = kafetrain_topic(prefix="orders"), make_settings()
+    cluster.write_all(topic, [(0, b"key-%d" % (at % 4), b"m%d" % at) for at in range(20)])
+    with by_hand(cluster, settings, topic) as (tracker, source, _):
+        records = [source() for _ in range(20)]
+        futures = []
+        for at, record in enumerate(records):
+            assert tracker.is_in_retry_chain(record) == (at >= 4), "seen at once, before it is durable"
+            futures.append(tracker.redirect_async(record, None if at >= 4 else ValueError("no")))
+        outcomes = [future.result(30) for future in futures]
+        assert outcomes == [Outcome.REDIRECTED] * 4 + [Outcome.SIDELINED] * 16
+        assert [lock.pending for lock in tracker.locks(topic)] == [5] * 4
+
+    entries = [record for record in cluster.read(f"redirect-{topic}") if b"/" in record.key and record.key[:5] != b"group/"]
+    log = [int(record.key.rsplit(b"/", 1)[1]) for record in entries if record.value is not None]
+    retries = [record for record in cluster.read(f"retry-{topic}")]
+    for key in range(4):
+        assert [offset for offset in log if offset % 4 == key] == list(range(key, 20, 4))
+    at_log = {record.offset: record.key for record in entries}
+    for record in retries:
+        headers = dict(record.headers)
+        assert at_log[int(headers["x-retry-lock-offset"])] == headers["x-retry-id"], "its entry, which is there first"
+
+
+def test_what_is_sent_to_the_dead_letters_by_hand_is_dead_whatever_its_error(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings = kafetrain_topic(prefix="orders"), make_settings(free_on_dlq=True)
+    cluster.write(topic, b"a", b"m1", b"m2", b"m3")
+    with by_hand(cluster, settings, topic) as (tracker, source, retry):
+        m1, m2, m3 = source(), source(), source()
+        assert tracker.send_to_dlq(m1, ValueError("by hand")) is Outcome.DEAD_LETTERED
+        assert not tracker.is_in_retry_chain(m2), "the key is free"
+        assert tracker.redirect(m2, ValueError("no")) is Outcome.REDIRECTED
+        r2 = retry()
+        wait_for("it is due", lambda: tracker.due_at(r2) <= datetime.now(timezone.utc))
+        assert tracker.is_in_retry_chain(m3)
+        assert tracker.send_to_dlq(r2, ValueError("by hand")) is Outcome.DEAD_LETTERED
+        assert tracker.send_to_dlq(r2, ValueError("twice")) is Outcome.ALREADY_ENDED
+        assert not tracker.is_in_retry_chain(m3)
+
+    letters = cluster.read(f"dlq-{topic}")
+    assert [(letter.value, dict(letter.headers)["x-dlq-attempts"]) for letter in letters] == [(b"m1", b"1"), (b"m2", b"2")]
+    assert {dict(letter.headers)["x-dlq-reason"] for letter in letters} == {b"by hand"}
+
+
+def test_records_of_other_clients_are_records_too(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    """`resilient_handler` wraps a handler of any framework; here one over confluent-kafka."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(), []
+    cluster.write(topic, b"a", b"m1", b"m2")
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": cluster.broker.bootstrap_servers,
+            "group.id": settings.group_id,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    with ErrorTracker(settings) as tracker:
+        tracker.start_tracking(topic)
+
+        def handle(record: Record) -> None:
+            seen.append((record.offset, get_retry_attempt(record)))
+            if get_retry_attempt(record) == 0:
+                raise ValueError("no")
+
+        resilient = tracker.resilient_handler(handle)
+        consumer.subscribe([topic])
+        outcomes = [resilient(as_record(consumer.poll(30))) for _ in range(2)]
+        consumer.close()
+        assert outcomes == [Outcome.REDIRECTED, Outcome.SIDELINED]
+        with RetryManager(tracker, handle) as manager:
+            manager.start_retry_consumer(topic)
+            wait_for("no key is locked", lambda: not tracker.locks(topic), check=manager.check)
+    assert seen == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_a_tracker_that_does_not_track_says_so(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, other, settings = kafetrain_topic(prefix="orders"), kafetrain_topic(prefix="other"), make_settings()
+    cluster.write(topic, b"a", b"m1")
+    cluster.write(other, b"a", b"m1")
+    consumer = own_consumer(cluster.broker, settings.group_id)
+    consumer.subscribe([topic, other])
+    records = {record.topic: record for record in (next(consumer), next(consumer))}
+    tracker = ErrorTracker(settings)
+
+    def refuses(record: Record) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: tracker.is_in_retry_chain(record),
+            lambda: tracker.redirect(record),
+            lambda: tracker.redirect_async(record),
+            lambda: tracker.process(record, succeed),
+            lambda: tracker.send_to_dlq(record, ValueError("no")),
+            lambda: tracker.resilient_handler(succeed)(record),
+            lambda: tracker.get_retry_topic(record.topic),
+            lambda: tracker.locks(record.topic),
+        ]
+        for call in calls:
+            with pytest.raises(NotTrackedError, match="start_tracking"):
+                call()
+
+    refuses(records[topic])
+    with tracker:
+        tracker.start_tracking(topic)
+        refuses(records[other])
+        assert tracker.process(records[topic], succeed) is Outcome.SUCCEEDED
+    refuses(records[topic])
+    consumer.close(autocommit=False)
