@@ -172,6 +172,8 @@ class KafkaPythonClient:
         bootstrap_ms = self._options.get("bootstrap_timeout_ms", BOOTSTRAP_TIMEOUT_MS)
         users = {k: v for k, v in self._options.items() if k in known_options()[role] and k not in _SECRETS}
         options = {
+            # The library's 30 s would eat up the delivery timeout after a broker's restart; 1 s is Kafka's own default.
+            "reconnect_backoff_max_ms": 1_000,
             **defaults,
             **users,
             **ours,

@@ -110,7 +110,12 @@ class KafkaPythonAdmin:
                     if not has_enough():  # otherwise someone else has grown it in between
                         raise
 
-        self._call(f"growing {topic} to {partitions} partitions", grow)
+        doing = f"growing {topic} to {partitions} partitions"
+        self._call(doing, grow)
+        deadline = time.monotonic() + NEW_TOPIC_TIMEOUT_MS / 1000
+        while not has_enough():  # grown is not yet known to every broker
+            if time.monotonic() > deadline or self._closing.wait(RETRY_AFTER_S):
+                raise ClientError(f"{doing}: not known to the brokers yet", retriable=True)
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed]:
         if not partitions:

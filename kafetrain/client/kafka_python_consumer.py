@@ -24,7 +24,9 @@ __all__ = ["KafkaPythonConsumer"]
 COMMIT_TIMEOUT_MS = 10_000
 LIST_OFFSETS_TIMEOUT_MS = 10_000
 CLOSE_TIMEOUT_MS = 5_000
-"""What `close` waits at most: for work in flight, for a last commit, and for the group, each."""
+"""What `close` waits at most for work in flight and a last commit."""
+
+LEAVE_TIMEOUT_MS = 1_000
 
 ASK_AGAIN_AFTER_S = 0.005
 RETRY_AFTER_S = 0.05
@@ -125,9 +127,9 @@ class KafkaPythonConsumer:
         self._closing.set()
         self._join.stop()
         # A rebalance may be waiting for work in flight; what it commits must arrive before we leave.
-        self._none_leaving.wait(2 * CLOSE_TIMEOUT_MS / 1000)
+        self._none_leaving.wait((CLOSE_TIMEOUT_MS + LEAVE_TIMEOUT_MS) / 1000)
         try:
-            self._consumer.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+            self._consumer.close(autocommit=False, timeout_ms=LEAVE_TIMEOUT_MS)
         except Exception as error:
             logger.warning("closing the consumer of {}: {}", self._name, error)
         finally:
@@ -167,7 +169,7 @@ class KafkaPythonConsumer:
         try:
             next_offsets = await self._ask(partitions, events)
             if next_offsets:
-                timeout_ms = CLOSE_TIMEOUT_MS if self._closing.is_set() else COMMIT_TIMEOUT_MS
+                timeout_ms = min(COMMIT_TIMEOUT_MS, max(RETRY_AFTER_S * 1000, _ms_until(self._close_deadline)))
                 # Not commit_async, whose future ends before the request is sent when the coordinator has moved.
                 await self._consumer._coordinator._commit_offsets_sync_async(_their_offsets(next_offsets), timeout_ms)
         except Exception as error:

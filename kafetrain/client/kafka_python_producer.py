@@ -98,8 +98,7 @@ class KafkaPythonProducer:
     def flush(self, timeout: timedelta) -> None:
         with self._changed:
             last = self._last_number
-            if not self._changed.wait_for(lambda: self._first_open() > last, timeout.total_seconds()):
-                raise ClientError(f"flushing: {len(self._open)} records are not acknowledged yet", retriable=True)
+            self._changed.wait_for(lambda: self._first_open() > last, timeout.total_seconds())
 
     def close(self, timeout: timedelta) -> None:
         deadline = time.monotonic() + timeout.total_seconds()

@@ -137,7 +137,8 @@ class ConsumerPort(Protocol):
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]: ...
 
     def close(self) -> None:
-        """Leave the group and free everything. Any thread, once; commits nothing. `revoking` is still asked."""
+        """Leave the group and free everything. Any thread, once. `revoking` is still asked, for a few seconds at
+        most, and what it gives is committed; nothing else is."""
 
 
 class ProducerPort(Protocol):
@@ -149,7 +150,7 @@ class ProducerPort(Protocol):
         Records of one partition are appended in the order of these calls."""
 
     def flush(self, timeout: timedelta) -> None:
-        """Wait until everything sent so far has ended, one way or the other."""
+        """Wait until everything sent so far has ended, one way or the other; at most `timeout`."""
 
     def close(self, timeout: timedelta) -> None: ...
 

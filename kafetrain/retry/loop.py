@@ -3,8 +3,7 @@
     poll ─> admit ─> schedule ─> workers ─> outcome ─> writes ─> complete ─> commit
              (waits for its lock)  (handler)            (acknowledged)
 
-One thread owns all of it. A step never waits longer than until the next due time, and only briefly while something is
-under way that may free the next of its chain: a poll cannot be woken.
+One thread owns all of it. A step never waits longer than until the next due time.
 """
 
 from __future__ import annotations
@@ -76,9 +75,10 @@ class RetryLoop:
         self._state.check()
         self._owned.take_events()
         self._take_over()
-        self._read()
+        wait_s, busy = self._wait()
+        self._read(0.0 if busy else wait_s)
         self._fetch_again()
-        if self._outcomes.settle():
+        if self._outcomes.settle(wait_s if busy else None):
             self._busy_wait_s = BUSY_WAIT_S
         self._start_due()
         self._owned.answer_handovers()
@@ -126,8 +126,8 @@ class RetryLoop:
 
     # Reading
 
-    def _read(self) -> None:
-        for place, records in self._consumer.poll(self._wait()).items():
+    def _read(self, wait_s: float) -> None:
+        for place, records in self._consumer.poll(timedelta(seconds=wait_s)).items():
             if (part := self._owned.partitions.get(place)) is not None:
                 for record in records:
                     part.ledger.begin(record.offset)
@@ -183,19 +183,21 @@ class RetryLoop:
                 if schedule.held.get(held.place) is held and held.record is None:
                     schedule.load(held, record)
 
-    def _wait(self) -> timedelta:
-        """Until the next due time at most; briefly while an outcome is awaited that may free the next of a chain."""
-        if not self._outcomes.inbox.empty():
-            return timedelta(0)
-        wait_s, now_ms = IDLE_WAIT_S, self._clock.now_ms()
-        if self._owned.leaving or any(p.open_work or p.waiting_count or p.schedule.wanted() for p in self._owned):
-            wait_s = self._busy_wait_s
+    def _wait(self) -> tuple[float, bool]:
+        """How long, and whether for outcomes: until the next due time at most.
+
+        A poll cannot be woken and the inbox can. So where an outcome is awaited that may free the next of a chain, the
+        wait is at the inbox, and short, since records arrive meanwhile; else it is in the poll.
+        """
+        wait_s, now_ms, busy = IDLE_WAIT_S, self._clock.now_ms(), self._owned.leaving
+        if busy or any(p.open_work or p.waiting_count or p.schedule.wanted() for p in self._owned):
+            busy, wait_s = True, self._busy_wait_s
             self._busy_wait_s = min(2 * wait_s, BUSY_WAIT_AT_MOST_S)  # a handler that takes long is asked less often
         for part in self._owned:
             wake_ms = part.schedule.next_wake_ms()
             if wake_ms is not None and not part.leaving and part.claim.ready:
                 wait_s = min(wait_s, max(0.0, (max(wake_ms, part.not_before_ms) - now_ms) / 1000))
-        return timedelta(seconds=wait_s)
+        return wait_s, busy
 
     # Running
 

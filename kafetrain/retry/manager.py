@@ -34,6 +34,8 @@ class RetryManager:
         self._threads: dict[str, LoopThread] = {}
         self._workers: Workers | None = None
         self._background: ThreadPoolExecutor | None = None
+        self._asked_at: float | None = None
+        """When it was first asked to stop: `stop` is bounded from then on, so that two of them wait side by side."""
         tracker.track_by_assignment(Side.RETRY)
 
     def start_retry_consumer(self, topic: str) -> None:
@@ -65,12 +67,13 @@ class RetryManager:
             consumer.close()
             raise
         thread = LoopThread(loop, f"kafetrain-retry-{topic}", self._on_fatal)
-        self._threads[topic] = thread
+        self._threads[topic], self._asked_at = thread, None
         self._tracker.state.retry_consumers.add(topic)
         thread.start()
 
     def request_stop(self) -> None:
         """Ask all threads to stop, and return at once."""
+        self._asked_at = self._asked_at or time.monotonic()
         for thread in self._threads.values():
             thread.request_stop()
 
@@ -81,7 +84,8 @@ class RetryManager:
         """
         self.request_stop()
         # A loop needs its own timeout for the handlers, and a little more to commit and to leave the group.
-        deadline = time.monotonic() + self._tracker.settings.shutdown_timeout.total_seconds() + 5.0
+        asked_at, self._asked_at = self._asked_at or time.monotonic(), None
+        deadline = asked_at + self._tracker.settings.shutdown_timeout.total_seconds() + 5.0
         threads, self._threads = self._threads, {}
         for topic, thread in threads.items():
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -56,7 +56,7 @@ class Outcomes:
         """Do what has arrived; with `wait_s`, wait that long for something to arrive. False where nothing had."""
         settled = False
         try:
-            if wait_s is not None:
+            if wait_s:
                 self.inbox.get(timeout=wait_s)()
                 settled = True
             while True:

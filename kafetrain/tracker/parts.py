@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
+from loguru import logger
+
 from kafetrain.client.own_consumer import Deferrals
-from kafetrain.client.ports import Client
+from kafetrain.client.ports import Client, ClientError
 from kafetrain.clock import Clock
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
@@ -19,6 +22,9 @@ from kafetrain.tracker.state import TrackerState
 from kafetrain.tracker.writes import Writes
 
 __all__ = ["Parts"]
+
+AT_LEAST_S = 1.0
+"""For a thread to end that has nothing to wait for, however long writes were waited for."""
 
 
 class Parts:
@@ -62,11 +68,15 @@ class Parts:
 
     def close(self, timeout: timedelta) -> None:
         """Ask all to stop, then wait for all. The reader closes its consumer itself."""
+        deadline = time.monotonic() + timeout.total_seconds()
         self.deferrals.close()
-        self.producer.flush(timeout)
+        try:
+            self.producer.flush(timeout)
+        except ClientError as error:  # as in a crash: what they belong to is not complete, and comes again
+            logger.warning("closing with writes under way: {}", error)
         for thread in self._threads:
             thread.request_stop()
         for thread in self._threads:
-            thread.join(timeout.total_seconds())
-        self.producer.close(timeout)
+            thread.join(max(AT_LEAST_S, deadline - time.monotonic()))
+        self.producer.close(timedelta(seconds=max(0.0, deadline - time.monotonic())))
         self.admin.close()

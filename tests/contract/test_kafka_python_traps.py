@@ -125,7 +125,12 @@ def test_a_damaged_batch_makes_poll_spin(kafka_cluster: Cluster, monkeypatch: py
             damaged.setattr(DefaultRecordBatch, "validate_crc", lambda _: False)
             error = wait_for("an error", lambda: first_error(lambda: bare.poll(timeout_ms=20)))
             assert isinstance(error, kafka_errors.CorruptRecordError)
-        polling = threading.Thread(target=lambda: bare.poll(timeout_ms=20), daemon=True)
+
+        def spin() -> None:
+            with suppress(AttributeError):  # of being let go, below
+                bare.poll(timeout_ms=20)
+
+        polling = threading.Thread(target=spin, daemon=True)
         polling.start()
         polling.join(LONG_ENOUGH_S)
         assert polling.is_alive(), "the library's poll returns after a damaged batch"
@@ -326,8 +331,8 @@ def test_closing_a_producer_that_cannot_flush_raises_and_leaves_its_thread(kafka
             assert bare._sender.is_alive()
 
             waits = producer.send(OutgoingRecord(topic, 0, b"k", b"waits"))
-            with pytest.raises(ClientError, match="1 record"):
-                producer.flush(timedelta(milliseconds=50))
+            producer.flush(timedelta(milliseconds=50))
+            assert not waits.done()
             producer.close(timedelta(milliseconds=50))
             error = waits.exception(0)
             assert isinstance(error, ClientError)

@@ -36,6 +36,10 @@ pytest_plugins = ["tests.integration.cluster"]
 pytestmark = pytest.mark.kafka
 
 
+TIMEOUT_MS = 500
+"""When iterating ends without a record. In kafka-python 3.0 a poll that ends in the middle of a join loses that join."""
+
+
 def own_consumer(broker: Broker, group: str, **options: Any) -> KafkaConsumer:
     """As an application would build it."""
     return KafkaConsumer(
@@ -178,7 +182,7 @@ def test_loops_of_ones_own_keep_the_order_of_keys(
             subscriptions = [(settings.group_id, [topic, retry_topic])]
         else:
             subscriptions = [(settings.group_id, [topic]), (tracker.get_retry_group(), [retry_topic])]
-        own = [own_consumer(cluster.broker, group, consumer_timeout_ms=50) for group, _ in subscriptions]
+        own = [own_consumer(cluster.broker, group, consumer_timeout_ms=TIMEOUT_MS) for group, _ in subscriptions]
         for consumer, (_, topics) in zip(own, subscriptions, strict=True):
             consumer.subscribe(topics, listener=listener)
         with running(loop, *own) as check:
@@ -251,7 +255,7 @@ def test_each_outcome_of_process_says_what_became_of_the_record(
         assert tracker.process(r1, succeed) is Outcome.SUCCEEDED
         assert tracker.process(again, succeed) is Outcome.ALREADY_ENDED, "the copy of m1"
         assert tracker.process(m1, succeed) is Outcome.ALREADY_ENDED, "so it is in its own topic"
-        assert tracker.process(retry(), raise_(ValueError("no"))) is Outcome.REDIRECTED
+        assert tracker.process(retry(), soon) is Outcome.REDIRECTED
         assert tracker.process(r2, succeed) is Outcome.NOT_DUE
         wait_for("m2 is due", lambda: tracker.due_at(r2) <= datetime.now(timezone.utc))
         assert tracker.process(r2, raise_(ValueError("no"))) is Outcome.DEAD_LETTERED
@@ -276,14 +280,13 @@ def test_a_deferred_record_is_delivered_again_when_it_is_due_and_not_before(
 
     with ErrorTracker(settings) as tracker:
         tracker.start_tracking(topic)
-        consumer = own_consumer(cluster.broker, settings.group_id, consumer_timeout_ms=50)
+        consumer = own_consumer(cluster.broker, settings.group_id, consumer_timeout_ms=TIMEOUT_MS)
         consumer.subscribe([topic, tracker.get_retry_topic(topic)])
         with running(short_loop(tracker, OwnRecords(journal, handle), outcomes), consumer) as check:
             wait_for("both have succeeded", lambda: journal.offsets("ended") == [0, 1], check=check)
 
-    failed, retried = (event.time for event in journal.events if event.offset == 0 and event.kind != "ended"), None
-    _, failed_at, retried = failed
-    assert 0.7 <= retried - failed_at
+    _, failed_at, retried_at, _ = (event.time for event in journal.events if event.offset == 0)
+    assert retried_at - failed_at >= 0.7
     assert outcomes[:2] == [(b"m1", Outcome.REDIRECTED), (b"m2", Outcome.SIDELINED)]
     assert outcomes.count((b"m1", Outcome.NOT_DUE)) in (1, 2), "it was not asked for again and again"
     journal.key_order(written)
@@ -304,9 +307,10 @@ def test_redirects_of_a_batch_share_their_round_trips_and_keep_each_key_in_order
         assert outcomes == [Outcome.REDIRECTED] * 4 + [Outcome.SIDELINED] * 16
         assert [lock.pending for lock in tracker.locks(topic)] == [5] * 4
 
-    entries = [record for record in cluster.read(f"redirect-{topic}") if b"/" in record.key and record.key[:5] != b"group/"]
-    log = [int(record.key.rsplit(b"/", 1)[1]) for record in entries if record.value is not None]
-    retries = [record for record in cluster.read(f"retry-{topic}")]
+    entries = [record for record in cluster.read(f"redirect-{topic}") if not record.key.startswith(b"group/")]
+    log = [int(record.key.rsplit(b"/", 1)[1]) for record in entries]
+    retries = cluster.read(f"retry-{topic}")
+    assert (len(entries), len(retries)) == (20, 20)
     for key in range(4):
         assert [offset for offset in log if offset % 4 == key] == list(range(key, 20, 4))
     at_log = {record.offset: record.key for record in entries}

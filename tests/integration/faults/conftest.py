@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from kafetrain.testing import Broker
 from tests.integration.faults.scenario import Scenario
 
 ScenarioFactory = Callable[..., Scenario]
+
+
+@pytest.fixture(autouse=True)
+def quiet_kafka(caplog: pytest.LogCaptureFixture) -> None:
+    """kafka-python says each refused connection several times: a failed test's report would be nothing else.
+
+    What is captured would also keep its errors alive, and those their sockets.
+    """
+    caplog.set_level(logging.CRITICAL, "kafka")
 
 
 @pytest.fixture

@@ -152,6 +152,11 @@ class Scenario:
         self._processes.append(process)
         return process
 
+    def reconnect(self) -> None:
+        """The broker has been away: the test's own clients would still look for it."""
+        self.cluster.close()
+        self.cluster = Cluster(self.broker)
+
     def history(self) -> History:
         return History(self._reader.read())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import socket
 import threading
@@ -89,9 +88,7 @@ def test_without_a_broker_starting_is_one_clear_error_and_leaves_nothing(
     dead_address: str,
     start: Callable[[ErrorTracker, str], None] | None,
     messages: list[str],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.CRITICAL, "kafka")  # what is captured would keep its errors, and those their sockets
     before = Resources()
     settings = Settings(
         bootstrap_servers=dead_address,
