@@ -15,7 +15,7 @@ import threading
 from datetime import timedelta
 
 from kafka import KafkaConsumer
-from kafka.errors import CommitFailedError
+from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from kafetrain import (
     ErrorTracker,
@@ -27,6 +27,10 @@ from kafetrain import (
     get_retry_attempt,
     json_of,
 )
+from kafetrain.errors import NotTrackedError, PartitionLostError
+
+# A rebalance took the partition meanwhile: its next owner reads the record again.
+REBALANCED = (CommitFailedError, RebalanceInProgressError, NotTrackedError, PartitionLostError)
 
 
 def run(brokers: str, topic: str, count: int | None) -> None:
@@ -65,13 +69,13 @@ def run(brokers: str, topic: str, count: int | None) -> None:
         try:
             while not stop.is_set():
                 for record in consumer:
-                    outcome = tracker.process(record, charge)
+                    try:
+                        outcome = tracker.process(record, charge)
+                        consumer.commit(tracker.offsets(record))
+                    except REBALANCED:
+                        continue
                     if outcome is not Outcome.SUCCEEDED:
                         say(f"{record.topic}[{record.partition}]@{record.offset}: {outcome.value}")
-                    try:
-                        consumer.commit(tracker.offsets(record))
-                    except CommitFailedError:
-                        pass  # a rebalance took the partition; its next owner reads the record again
                 manager.check()  # raises what ended the retries, if something did
         except KeyboardInterrupt:
             pass

@@ -17,31 +17,39 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kafka import KafkaConsumer
-from kafka.errors import CommitFailedError
+from kafka.errors import CommitFailedError, RebalanceInProgressError
 
 from kafetrain import ErrorTracker, ExponentialBackoff, Handler, Record, Settings, get_retry_attempt, json_of
+from kafetrain.errors import NotTrackedError, PartitionLostError
+
+# A rebalance took the partition meanwhile: its next owner reads the record again.
+REBALANCED = (CommitFailedError, RebalanceInProgressError, NotTrackedError, PartitionLostError)
+
+
+def take(tracker: ErrorTracker, consumer: Any, record: Record, handle: Handler) -> None:
+    """What to do with a record, of the source topic or of the retry topic."""
+    if tracker.due_at(record) > datetime.now(timezone.utc):
+        tracker.defer(consumer, record)  # its partition pauses, and goes on with it when it is due
+        return
+    if tracker.is_in_retry_chain(record):
+        tracker.redirect(record)  # behind an earlier record of its key: no attempt counted
+    else:
+        try:
+            handle(record)
+        except Exception as error:
+            tracker.redirect(record, error)  # another attempt, or a dead letter
+        else:
+            tracker.free(record)  # the next of its key may run; nothing to do for a source record
+    consumer.commit(tracker.offsets(record))
 
 
 def consume(tracker: ErrorTracker, consumer: Any, handle: Handler, stop: threading.Event) -> None:
-    """The loop, the same for source and retry records."""
     while not stop.is_set():
         for record in consumer:
-            if tracker.due_at(record) > datetime.now(timezone.utc):
-                tracker.defer(consumer, record)  # its partition pauses, and goes on with it when it is due
-                continue
-            if tracker.is_in_retry_chain(record):
-                tracker.redirect(record)  # behind an earlier record of its key: no attempt counted
-            else:
-                try:
-                    handle(record)
-                except Exception as error:
-                    tracker.redirect(record, error)  # another attempt, or a dead letter
-                else:
-                    tracker.free(record)  # the next of its key may run; nothing to do for a source record
             try:
-                consumer.commit(tracker.offsets(record))
-            except CommitFailedError:
-                pass  # a rebalance took the partition; its next owner reads the record again
+                take(tracker, consumer, record, handle)
+            except REBALANCED:
+                pass
 
 
 def subscribed(brokers: str, group: str, topic: str, listener: Any) -> Any:

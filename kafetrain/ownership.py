@@ -36,6 +36,10 @@ class Owned(Protocol):
     def idle(self) -> bool:
         """No handler runs, and no write is in flight."""
 
+    @property
+    def writing(self) -> bool:
+        """A write is in flight. It ends within the producer's delivery timeout."""
+
     def to_commit(self) -> Committed | None:
         """The position, where it has moved past `committed`."""
 
@@ -55,6 +59,9 @@ class _Handover:
     partitions: frozenset[TopicPartition]
     deadline: float = 0.0
     """When to stop waiting for running work (monotonic)."""
+    abandoned: Mapping[TopicPartition, Committed] | None = None
+    """What to commit, once handlers that did not end in time were given up: they may write nothing any more."""
+    still_writing: tuple[Owned, ...] = ()
     answer: Mapping[TopicPartition, Committed] | None = None
     """What to commit. Written once, by the loop; read by the client's thread."""
 
@@ -129,6 +136,8 @@ class Ownership(Generic[P]):
                 self.partitions[place].leave()
             if isinstance(event, _Lost):
                 self._give_up(event.partitions)
+                for handover in self._handovers:  # should they come back, that is a new assignment
+                    handover.partitions -= event.partitions
             else:
                 event.deadline = self._clock.monotonic() + self._patience_s
                 self._handovers.append(event)
@@ -140,15 +149,19 @@ class Ownership(Generic[P]):
         self._consumer.resume([partition.place])
 
     def answer_handovers(self) -> None:
-        """Hand over what is idle, and what has had its time."""
+        """Hand over what is idle. Handlers that have had their time are abandoned; writes are waited for: one that
+        lands after the next owner has read the log would undo what that one does."""
         for handover in tuple(self._handovers):
-            parts = [self.partitions[place] for place in handover.partitions & self.partitions.keys()]
-            if not all(part.idle for part in parts) and self._clock.monotonic() < handover.deadline:
-                continue
-            answer = {part.place: offset for part in parts if (offset := part.to_commit()) is not None}
-            self._give_up(handover.partitions)
-            handover.answer = answer
-            self._handovers.remove(handover)
+            if handover.abandoned is None:
+                parts = [self.partitions[place] for place in handover.partitions & self.partitions.keys()]
+                if not all(part.idle for part in parts) and self._clock.monotonic() < handover.deadline:
+                    continue
+                handover.abandoned = {p.place: offset for p in parts if (offset := p.to_commit()) is not None}
+                handover.still_writing = tuple(parts)
+                self._give_up(handover.partitions)
+            if not any(part.writing for part in handover.still_writing):
+                handover.answer = handover.abandoned
+                self._handovers.remove(handover)
 
     def commit_if_due(self) -> None:
         if self._clock.monotonic() >= self._next_commit:

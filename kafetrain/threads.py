@@ -60,16 +60,19 @@ class LoopThread:
             raise self.error
 
     def _run(self) -> None:
-        try:
+        for stage in (self._step_on, self._loop.close):
             try:
-                while not self._stopping.is_set():
-                    self._loop.step()
-            finally:
-                self._loop.close()
-        except BaseException as error:
-            self._fail(error)
+                stage()
+            except BaseException as error:
+                self._fail(error)
+
+    def _step_on(self) -> None:
+        while not self._stopping.is_set():
+            self._loop.step()
 
     def _fail(self, error: BaseException) -> None:
+        if self.error is not None:
+            return  # the first one is what ended it
         self.error = error
         # Only our own errors are known to hold no payload.
         said = first_line(error) if isinstance(error, KafetrainError) else type(error).__name__

@@ -88,7 +88,7 @@ class _Reading:
         except OffsetOutOfRangeError as error:
             # The beginning was purged while we were reading below it: start again from where it is now.
             for place, start in self._reader.beginning_offsets(error.partitions).items():
-                self._tables[place].clear()
+                self._tables[place].adopt(LockTable())
                 self._reader.seek(place, start)
             return
         for place, records in batches.items():

@@ -168,7 +168,7 @@ class KafkaConsumer:
         """
         self.request_stop()
         thread, workers = self._thread, self._workers
-        if thread is None or (workers is not None and workers.is_mine()):
+        if thread is None or self.called_by_handler:
             return
         if self._stream is not None and not self._stream.closing:
             return
@@ -180,6 +180,12 @@ class KafkaConsumer:
         if self._thread is thread:
             self._thread = self._workers = None
         thread.check()
+
+    @property
+    def called_by_handler(self) -> bool:
+        """Is this thread one of its handler threads?"""
+        workers = self._workers
+        return workers is not None and workers.is_mine()
 
     def check(self) -> None:
         """Raise what ended the consumer, if something did."""

@@ -45,6 +45,7 @@ class SourcePartition:
         on_fatal: Callable[[BaseException], None],
         *,
         whole_batches: bool,
+        is_writing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.place, self.metadata = place, metadata
         self.ledger = Ledger(next_offset)
@@ -52,7 +53,7 @@ class SourcePartition:
         self.full = False
         self.mutex = threading.Lock()
         self._handler, self._workers, self._clock, self._on_fatal = handler, workers, clock, on_fatal
-        self._whole_batches = whole_batches
+        self._whole_batches, self._is_writing = whole_batches, is_writing
         self._keys: dict[ChainKey, deque[Record]] = {}
         self._done: deque[int] = deque()  # offsets; appended by any thread, taken by the loop's
         self._batches: deque[tuple[int, int]] = deque()  # last offset and bytes of what was dispatched
@@ -115,6 +116,11 @@ class SourcePartition:
         """Nothing of it runs, and no record waits for a write."""
         with self.mutex:
             return self._active == 0
+
+    @property
+    def writing(self) -> bool:
+        """A redirect of one of its records is in flight."""
+        return self._is_writing()
 
     @property
     def paused(self) -> bool:

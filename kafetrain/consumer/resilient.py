@@ -43,12 +43,13 @@ class ResilientConsumer:
         self._manager = RetryManager(self.tracker, compose(middlewares, handler), on_fatal=self._one_ended)
         self._consumer = KafkaConsumer(settings).with_middlewares(*middlewares, ErrorHandlingMiddleware(self.tracker))
         self._started = False
+        self._ended = False
 
     def start(self) -> None:
         """Start all layers and return. Where one fails to start, nothing is left running. Again: nothing."""
         if self._started:
             return
-        self._started = True
+        self._started, self._ended = True, False
         try:
             self.tracker.track_by_assignment(Side.SOURCE)
             for topic in self._topics:
@@ -67,14 +68,17 @@ class ResilientConsumer:
         """Start, and block until `stop`, a signal (in the main thread), or an error, which it raises."""
         self.start()
         with stopped_by_signals(self._consumer.request_stop):
-            while not self._consumer.ended(0.2):
+            while not self._consumer.ended(0.2) and not self._ended:
                 pass
         self.stop()
 
     def stop(self) -> None:
         """Stop all layers, bounded by `shutdown_timeout`, and free everything. Raises what ended one of them before."""
+        self._ended = True
         self._manager.request_stop()
         self._consumer.request_stop()
+        if self._manager.called_by_handler or self._consumer.called_by_handler:
+            return  # what runs must end first; run() or the next stop() does the rest
         errors: list[BaseException] = []
         for stop in (self._consumer.stop, self._manager.stop, self.tracker.close):
             try:
@@ -87,6 +91,7 @@ class ResilientConsumer:
 
     def _one_ended(self, error: BaseException) -> None:
         # One side without the other would let retries or locks pile up unseen: both stop, check() and run() say why.
+        self._ended = True
         self._manager.request_stop()
         self._consumer.request_stop()
 

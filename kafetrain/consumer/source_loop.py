@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from functools import partial
 
 from loguru import logger
 
@@ -19,7 +20,7 @@ from kafetrain.record import Handler, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.threads import Workers
 from kafetrain.tracker import ErrorTracker
-from kafetrain.tracker.state import Side
+from kafetrain.tracker.state import Claim, Side
 
 __all__ = ["SourceLoop"]
 
@@ -93,7 +94,7 @@ class SourceLoop:
                 if (claim := claims.get(place)) is not None and claim.error is not None:
                     raise claim.error
         for place in tuple(self._owned.awaited):
-            metadata, adopt = "", False
+            metadata, adopt, claim = "", False, None
             if self._tracker is not None:
                 claim = self._tracker.state.source_claims.get(place)
                 if claim is None or not claim.ready:
@@ -111,6 +112,7 @@ class SourceLoop:
                 self._clock,
                 self._set_fatal,
                 whole_batches=self._settings.concurrency == 1,
+                is_writing=partial(_writes, claim),
             )
             self._owned.begin(part)
 
@@ -147,3 +149,7 @@ class SourceLoop:
         """On any thread: the loop's next step raises it. The first one counts."""
         if self._fatal is None:
             self._fatal = error
+
+
+def _writes(claim: Claim | None) -> bool:
+    return claim is not None and claim.is_writing

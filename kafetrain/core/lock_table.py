@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from kafetrain.core.entry import Entry, Registration, State
+from kafetrain.errors import KafetrainError
 
 __all__ = ["Chain", "ChainKey", "LockTable", "SourceLocks", "chain_key"]
 
@@ -168,6 +169,10 @@ class LockTable:
         """The redirect log is applied up to here."""
         self.sources: dict[int, SourceLocks] = {}
         self.registrations: dict[str, Registration] = {}
+        self.rebuilt: LockTable | None = None
+        """While the log is read again from its beginning: what it has said so far. This table stays as it was."""
+        self.refused: KafetrainError | None = None
+        """The log holds something that this version cannot read: nobody may work with the table."""
 
     def source(self, partition: int) -> SourceLocks:
         locks = self.sources.get(partition)
@@ -175,14 +180,20 @@ class LockTable:
             locks = self.sources[partition] = SourceLocks()
         return locks
 
-    def clear(self) -> None:
-        """Know nothing, as before the first record. The parts stay the same objects."""
-        self.next_offset = 0
-        self.registrations.clear()
-        for locks in self.sources.values():
-            locks.chains.clear()
-            locks.entries.clear()
-            locks.ended.clear()
+    def fresh(self) -> LockTable:
+        """An empty table that remembers and forgets as this one does: the log is read again from its beginning."""
+        table = LockTable()
+        for partition, locks in self.sources.items():
+            copy = table.source(partition)
+            copy.committed, copy.floor = locks.committed, locks.floor
+        return table
+
+    def adopt(self, other: LockTable) -> None:
+        """Know what `other` knows, which is forgotten. The parts stay the same objects, since others hold them."""
+        self.next_offset, self.registrations = other.next_offset, other.registrations
+        for partition in self.sources.keys() | other.sources.keys():
+            mine, theirs = self.source(partition), other.source(partition)
+            mine.chains, mine.entries, mine.ended = theirs.chains, theirs.entries, theirs.ended
 
     def open_ids(self) -> Iterator[tuple[int, int, Entry]]:
         """(source partition, offset, entry) of every lock."""

@@ -10,7 +10,7 @@ from kafetrain.core.lock_table import LockTable
 from kafetrain.outcome import Lock
 from kafetrain.record import MessageId
 
-__all__ = ["locks_of"]
+__all__ = ["locks_of", "utc"]
 
 _LAST_MS = 253_402_300_799_000  # 9999, the last year that a datetime has
 
@@ -31,12 +31,12 @@ def locks_of(table: LockTable, group: str, topic: str) -> Iterator[Lock]:
                 head=str(MessageId(group, topic, partition, chain.open[0])),
                 pending=len(chain.open) - dead,
                 attempt=head.attempt,
-                due=_utc(head.due_ms),
-                first_failure=None if head.first_failure_ms is None else _utc(head.first_failure_ms),
+                due=utc(head.due_ms),
+                first_failure=None if head.first_failure_ms is None else utc(head.first_failure_ms),
                 error_type=head.error_type,
                 error=head.error,
             )
 
 
-def _utc(ms: int) -> datetime:
+def utc(ms: int) -> datetime:
     return datetime.fromtimestamp(min(ms, _LAST_MS) / 1000, timezone.utc)

@@ -112,7 +112,11 @@ class RetrySchedule:
             self._touch_dead(partition, chain)
 
     def touch_all(self) -> None:
-        """Look at every chain: the partition is ours since now."""
+        """Look at every chain: the partition is ours since now, or its table was rebuilt."""
+        for held in tuple(self.held.values()):
+            if not held.busy and held.place[1] not in self._table.source(held.place[0]).entries:
+                self.drop(held)  # it ended while the log was read again
+                self.ended.append(held)
         for partition, locks in self._table.sources.items():
             for key in tuple(locks.chains):
                 self.touch(partition, key)

@@ -16,7 +16,7 @@ from typing import Any
 
 from loguru import logger
 
-from kafetrain.client.ports import ConsumerPort
+from kafetrain.client.ports import ClientError, ConsumerPort
 from kafetrain.core.headers import Malformed, decode_retry
 from kafetrain.errors import LogTruncatedError
 from kafetrain.ownership import Ownership
@@ -177,7 +177,14 @@ class RetryLoop:
         wanted = {part.place: dict(part.schedule.wanted()) for part in self._owned if part.schedule.wanted()}
         if not wanted:
             return
-        for place, held, record in self._refetcher.fetch(wanted, timedelta(milliseconds=20)):
+        try:
+            fetched = list(self._refetcher.fetch(wanted, timedelta(milliseconds=20)))
+        except ClientError as error:
+            if not error.retriable:
+                raise
+            logger.warning("records not fetched again, trying on: {}", error)
+            return
+        for place, held, record in fetched:
             with self._state.mutex:
                 schedule = self._owned.partitions[place].schedule
                 if schedule.held.get(held.place) is held and held.record is None:
@@ -209,7 +216,7 @@ class RetryLoop:
             with self._state.mutex:
                 due = [] if now_ms < part.not_before_ms else part.schedule.pop_due(now_ms)
                 runs = [(held, part.entry_of(held)) for held in due]
-                parks = [(held, part.entry_of(held)) for held in _drained(part.schedule.to_park)]
+                parks = [(held, part.entry_of(held)) for held in part.take_parks()]
                 dead = [
                     (place, part.table.source(place[0]).entries.get(place[1]))
                     for place in _drained(part.schedule.to_release)
@@ -233,10 +240,11 @@ class RetryLoop:
             if part.schedule.full:
                 with self._state.mutex:
                     part.schedule.shed(self._clock.now_ms())
-            if part.schedule.full and not part.full:
+            waiting, most = part.waiting_count, self._settings.max_held_records
+            if (part.schedule.full or waiting >= most) and not part.full:
                 part.full = True
                 self._consumer.pause([part.place])
-            elif part.full and part.schedule.below_half:
+            elif part.full and part.schedule.below_half and waiting * 2 < most:
                 part.full = False
                 self._consumer.resume([part.place])
 

@@ -81,8 +81,11 @@ class RetryManager:
         """Start nothing more, let running handlers end, commit, leave the group; bounded by `shutdown_timeout`.
 
         What did not end counts no attempt. Raises what ended a retry consumer before. Calling it again does nothing.
+        Called from a handler it only asks.
         """
         self.request_stop()
+        if self.called_by_handler:
+            return  # what runs must end first
         # A loop needs its own timeout for the handlers, and a little more to commit and to leave the group.
         asked_at, self._asked_at = self._asked_at or time.monotonic(), None
         deadline = asked_at + self._tracker.settings.shutdown_timeout.total_seconds() + 5.0
@@ -99,6 +102,11 @@ class RetryManager:
             background.shutdown(wait=False, cancel_futures=True)
         for thread in threads.values():
             thread.check()
+
+    @property
+    def called_by_handler(self) -> bool:
+        """Is this thread one of its handler threads?"""
+        return self._workers is not None and self._workers.is_mine()
 
     def check(self) -> None:
         """Raise what ended a retry consumer or the tracker, if something did."""

@@ -19,7 +19,7 @@ from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
 from kafetrain.core.rules import due_after, exhausted
 from kafetrain.core.schedule import Held
-from kafetrain.errors import FatalError, Pause, text_of_error
+from kafetrain.errors import FatalError, PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of, has_no_outcome
 from kafetrain.record import Handler, MessageId, Record, place_of
 from kafetrain.retry.partition import RetryPartition
@@ -159,7 +159,8 @@ class Outcomes:
 
     def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:
         if isinstance(error, Pause):
-            part.not_before_ms = self._clock.now_ms() + int(error.retry_in.total_seconds() * 1000)
+            until_ms = self._clock.now_ms() + int(error.retry_in.total_seconds() * 1000)
+            part.not_before_ms = max(part.not_before_ms, until_ms)
             self._no_outcome(part, held)
             return
         if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: stop, and count nothing
@@ -195,7 +196,7 @@ class Outcomes:
         log.warning("dead-lettered after {} executions", failures)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
-        sequence = self._parts.writes.die(self.topic, source, entry, why, locked=True)
+        sequence = self._parts.writes.die(self.topic, source, entry, why, partial(_still_ours, part), locked=True)
         self._write(part, sequence, partial(self._drop, part, held))
 
     # Writes
@@ -203,14 +204,17 @@ class Outcomes:
     def _write(self, part: RetryPartition, sequence: Sequence[Any], then: Callable[[], object]) -> None:
         """Start the writes; `then` once they are durable."""
         part.open_work += 1
+        part.open_writes += 1
         written = self._parts.sequencer.run(sequence)
         written.add_done_callback(lambda done: self.inbox.put(partial(self._written, part, done, then)))
 
     def _written(self, part: RetryPartition, written: Future[Any], then: Callable[[], object]) -> None:
         part.open_work -= 1
+        part.open_writes -= 1
+        if part.gone:  # its next owner is delivered the record again, whether this was written or not
+            return
         written.result()  # raises
-        if not part.gone:
-            then()
+        then()
 
     def _drop(self, part: RetryPartition, held: Held) -> None:
         with self._state.mutex:
@@ -224,6 +228,12 @@ class Outcomes:
         if held.record is None:
             raise RuntimeError("a record without its payload is never under way")
         return source_of(held.record, decode_retry(held.record))
+
+
+def _still_ours(part: RetryPartition) -> None:
+    """Between two writes: the next owner goes on from what is in the log."""
+    if part.gone:
+        raise PartitionLostError(f"{part.place.topic}[{part.place.partition}] went to another instance")
 
 
 def _nothing() -> None:

@@ -13,6 +13,7 @@ from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import RetryInfo
 from kafetrain.core.ledger import Ledger
 from kafetrain.core.lock_table import LockTable, chain_key
+from kafetrain.core.rules import to_park
 from kafetrain.core.schedule import Held, RetrySchedule
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
@@ -53,6 +54,7 @@ class RetryPartition:
         """What operators ask for a key, in its place in the order."""
         self.open_work = 0
         """Handlers that run, and writes in flight."""
+        self.open_writes = 0
         self.futures: set[Future[Any]] = set()
         """Of handlers that returned one."""
         self.leaving = False
@@ -67,6 +69,7 @@ class RetryPartition:
         """A handler asked for a pause."""
         with state.mutex:
             state.listeners[self.redirect] = self.schedule.touch
+            state.relisteners[self.redirect] = self.schedule.touch_all
             self.schedule.touch_all()
 
     def leave(self) -> None:
@@ -81,12 +84,17 @@ class RetryPartition:
         self.gone = True
         with self._state.mutex:
             if self._state.listeners.get(self.redirect) == self.schedule.touch:
-                del self._state.listeners[self.redirect]
+                del self._state.listeners[self.redirect], self._state.relisteners[self.redirect]
 
     @property
     def idle(self) -> bool:
         """No handler of it runs, and no write is in flight."""
         return self.open_work == 0
+
+    @property
+    def writing(self) -> bool:
+        """A write of it is in flight."""
+        return self.open_writes > 0
 
     # What was read
 
@@ -127,6 +135,19 @@ class RetryPartition:
     def known_ids(self) -> set[tuple[int, int]]:
         """Everything read and not ended: held, or waiting for its lock."""
         return self.schedule.held.keys() | {(info.id.partition, info.id.offset) for _, _, _, info in self._waiting}
+
+    def take_parks(self) -> list[Held]:
+        """What is to be parked and still stands behind a dead head; the rest is put back. With the mutex held."""
+        taken: list[Held] = []
+        for held in tuple(self.schedule.to_park):
+            locks, entry = self.table.source(held.place[0]), self.entry_of(held)
+            chain = None if entry is None else locks.chains.get(chain_key(entry.key, held.place[1]))
+            if chain is not None and to_park(locks, chain) == held.place[1]:
+                taken.append(held)
+            else:
+                self.put_back(held)
+        self.schedule.to_park.clear()
+        return taken
 
     # What ended
 

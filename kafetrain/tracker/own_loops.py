@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 from loguru import logger
 
@@ -19,7 +20,7 @@ from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
 from kafetrain.core.lock_table import chain_key
 from kafetrain.core.rules import due_after, exhausted, runnable_head, to_park
-from kafetrain.errors import LogTruncatedError, NotTrackedError, Pause, text_of_error
+from kafetrain.errors import LogTruncatedError, NotTrackedError, PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
@@ -142,6 +143,8 @@ class OwnRetryLoop:
         claim = self._claim_of(record, topic)
         self._wait_for(claim, info, record)
         source = source_of(record, info)
+        if self._settings.free_on_dlq:
+            self._release_dead(topic, claim, info, source.key)
         offset = info.id.offset
         with self._state.mutex:
             table = self._state.tables.get(claim.redirect) if claim.redirect is not None else None
@@ -158,6 +161,19 @@ class OwnRetryLoop:
             head = runnable_head(locks, chain)
             due_ms = 0 if head is None else locks.entries[head].due_ms
             return _Found(claim, info, source, entry, head, due_ms, to_park(locks, chain) == offset)
+
+    def _release_dead(self, topic: PreparedTopics, claim: Claim, info: RetryInfo, key: bytes | None) -> None:
+        """Dead keys are freed now, and were not when this one died: end its lock, so that what waits may run."""
+        while True:
+            with self._state.mutex:
+                table = self._state.tables.get(claim.redirect) if claim.redirect is not None else None
+                locks = None if table is None else table.source(info.id.partition)
+                chain = None if locks is None else locks.chains.get(chain_key(key, info.id.offset))
+                if locks is None or chain is None or not chain.open or runnable_head(locks, chain) is not None:
+                    return
+                head = chain.open[0]
+            dead = info.id._replace(offset=head)
+            self._sequencer.run(self._writes.tombstone(topic, dead, key)).result()
 
     def _claim_of(self, record: Record, topic: PreparedTopics) -> Claim:
         return self._state.ready_claim(Side.RETRY, TopicPartition(topic.names.retry, record.partition))
@@ -197,7 +213,9 @@ class OwnRetryLoop:
             return (yield from self._append(found, entry, Outcome.REDIRECTED))
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
-        yield from self._writes.die(found.claim.topic, found.source, entry, why, locked=True)
+        yield from self._writes.die(
+            found.claim.topic, found.source, entry, why, partial(_check_ours, found), locked=True
+        )
         return Outcome.DEAD_LETTERED
 
     def _append(self, found: _Found, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
@@ -212,6 +230,11 @@ class OwnRetryLoop:
         source, letter = malformed_letter(self._settings.group_id, record, why)
         yield from self._writes.dead_letter(topic, source, letter)
         return Outcome.DEAD_LETTERED
+
+
+def _check_ours(found: _Found) -> None:
+    if found.claim.released:
+        raise PartitionLostError(f"{found.source}: its retry partition went to another instance")
 
 
 def _already_ended() -> Sequence[Outcome]:

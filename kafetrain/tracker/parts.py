@@ -44,7 +44,7 @@ class Parts:
             raise
         self.settings, self.clock = settings, clock
         self.sequencer = Sequencer()
-        self.writes = Writes(self.producer, state, settings, clock)
+        self.writes = Writes(self.producer, state, settings, clock, self.limit_of)
         self.reader = RedirectReader(state, consumer, self.admin, settings, clock)
         self.source = SourcePath(state, self.writes, self.sequencer, settings, clock)
         self.own_loop = OwnRetryLoop(state, self.writes, self.sequencer, settings, clock, self.end_of)
@@ -66,14 +66,21 @@ class Parts:
         """The redirect partition's end offset, as the brokers have it now. A request of its own, by any thread."""
         return self.admin.end_offsets([redirect])[redirect]
 
+    def limit_of(self, topic: str) -> int | None:
+        """The topic's max.message.bytes, as the brokers have it now; None where they do not tell. Any thread."""
+        try:
+            limit = self.admin.topic_configs([topic])[topic].get("max.message.bytes", "")
+        except (ClientError, KeyError):
+            return None
+        return int(limit) if limit.isdecimal() else None
+
     def close(self, timeout: timedelta) -> None:
         """Ask all to stop, then wait for all. The reader closes its consumer itself."""
         deadline = time.monotonic() + timeout.total_seconds()
         self.deferrals.close()
-        try:
-            self.producer.flush(timeout)
-        except ClientError as error:  # as in a crash: what they belong to is not complete, and comes again
-            logger.warning("closing with writes under way: {}", error)
+        if not self.sequencer.wait_idle(timeout.total_seconds()):
+            # As in a crash: what they belong to is not complete, and comes again.
+            logger.warning("closing with writes under way")
         for thread in self._threads:
             thread.request_stop()
         for thread in self._threads:

@@ -18,18 +18,17 @@ from loguru import logger
 
 from kafetrain.client.ports import AdminPort, ClientError, Committed, ConsumerPort, NotOwnerError, OffsetOutOfRangeError
 from kafetrain.clock import Clock
-from kafetrain.core.entry import (
-    FORMAT,
-    Entry,
-    NewerFormat,
-    Unreadable,
-    decode_entry,
-    decode_registration,
-    registration_group,
-)
+from kafetrain.core.entry import FORMAT, NewerFormat
 from kafetrain.core.lock_table import LockTable
-from kafetrain.errors import ConfigurationError, KafetrainError, NewerFormatError, RestoreTimeoutError
-from kafetrain.record import MessageId, Record, RetryHeader, TopicPartition
+from kafetrain.core.redirect_log import Ended, NotAChange, Registered, read_change
+from kafetrain.errors import (
+    ConfigurationError,
+    KafetrainError,
+    LogTruncatedError,
+    NewerFormatError,
+    RestoreTimeoutError,
+)
+from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
@@ -55,7 +54,7 @@ class RedirectReader:
     ) -> None:
         self._state, self._consumer, self._admin = state, consumer, admin
         self._settings, self._clock, self._max_wait = settings, clock, max_wait
-        self._progress: dict[TopicPartition, tuple[int, float]] = {}
+        self._assigned: frozenset[TopicPartition] = frozenset()
         self._next_look = clock.monotonic()
         self._unneeded_since: dict[TopicPartition, float] = {}
         self._passed: set[TopicPartition] = set()  # purged while we were reading below
@@ -85,7 +84,7 @@ class RedirectReader:
 
     def _look_for_partners(self) -> None:
         """A source that has grown: its new partitions are handled once the auxiliary topics have grown as well."""
-        claims = [claim for claim in self._state.all_claims() if claim.side is Side.SOURCE and claim.redirect is None]
+        claims = [claim for claim in self._state.all_claims() if claim.redirect is None]
         if not claims or self._clock.monotonic() < self._next_look:
             return
         self._next_look = self._clock.monotonic() + LOOK_FOR_PARTNERS_EVERY_S
@@ -103,14 +102,18 @@ class RedirectReader:
         with state.mutex:
             needed = {claim.redirect for claim in state.all_claims() if claim.redirect is not None}
             new = [c for c in state.all_claims() if c.restore_to is None and c.redirect is not None and c.error is None]
-            gone = self._unneeded(needed)
-            added = needed - state.tables.keys()
-            for place in gone:
+            for place in self._unneeded(needed):
                 del state.tables[place]
+            added = needed - state.tables.keys()
             for place in added:
                 state.tables[place] = LockTable()
-        if gone or added:
-            self._consumer.assign(dict.fromkeys(state.tables))
+            wanted = frozenset(state.tables)
+        if added or wanted != self._assigned:
+            # What is read on keeps its position; what is new, or was dropped and is back, starts at its beginning.
+            if (kept := self._assigned & wanted - added) != self._assigned:
+                self._consumer.assign(dict.fromkeys(kept))
+            self._consumer.assign(dict.fromkeys(wanted))
+            self._assigned = wanted
         if new:
             try:
                 self._restore(new)
@@ -143,7 +146,6 @@ class RedirectReader:
                         floor = _floor(offset)
                         claim.adopt = floor is None
                         locks.set_floor(claim.restore_to if floor is None else floor)
-                self._progress[claim.redirect] = (-1, self._clock.monotonic())
         for claim in claims:
             if claim.adopt and claim.set_start:
                 self._set_start(claim, committed.get(TopicPartition(claim.topic.names.source, claim.partition)))
@@ -175,10 +177,20 @@ class RedirectReader:
             for claim in waiting:
                 if claim.redirect is None or claim.restore_to is None:
                     continue
-                table = self._state.tables[claim.redirect]
-                if table.next_offset >= claim.restore_to:
-                    claim.error = self._other_incarnation(claim, table)
+                table = self._state.tables.get(claim.redirect)
+                if table is None:
+                    continue
+                if table.rebuilt is not None and table.rebuilt.next_offset >= claim.restore_to:
+                    table.adopt(table.rebuilt)
+                    table.rebuilt = None
+                    if (relisten := self._state.relisteners.get(claim.redirect)) is not None:
+                        relisten()
+                if table.rebuilt is None and table.next_offset >= claim.restore_to:
+                    claim.error = table.refused or self._other_incarnation(claim, table)
                     claim.ready = claim.error is None
+                    if claim.side is Side.SOURCE:
+                        place = TopicPartition(claim.topic.names.source, claim.partition)
+                        self._state.floors[place] = claim.locks.floor
             self._state.changed.notify_all()
         self._no_progress([c for c in waiting if not c.ready and c.restore_to is not None], None)
 
@@ -201,11 +213,10 @@ class RedirectReader:
                 if claim.redirect is None:
                     continue
                 table = self._state.tables.get(claim.redirect)
-                position = None if table is None else table.next_offset
-                known, since = self._progress.setdefault(claim.redirect, (-2, now))
-                if position is not None and position != known and error is None:
-                    self._progress[claim.redirect] = (position, now)
-                elif now - since >= limit or (error is not None and not error.retriable):
+                position = None if table is None else (table.rebuilt or table).next_offset
+                if claim.progress is None or (claim.progress[0] != position and error is None):
+                    claim.progress = (position, now)
+                elif now - claim.progress[1] >= limit or (error is not None and not error.retriable):
                     claim.error = RestoreTimeoutError(
                         claim.redirect.topic, claim.redirect.partition, position, claim.restore_to
                     )
@@ -228,75 +239,80 @@ class RedirectReader:
                     continue
                 for record in records:
                     self._apply(place, table, record)
-                table.next_offset = max(table.next_offset, records[-1].offset + 1)
+                filled = table.rebuilt or table
+                filled.next_offset = max(filled.next_offset, records[-1].offset + 1)
             for place, table in self._state.tables.items():
+                filled = table.rebuilt or table
                 # Past gaps and transaction markers, where no record is left to read.
                 if (position := self._consumer.position(place)) is not None:
-                    table.next_offset = max(table.next_offset, position)
+                    filled.next_offset = max(filled.next_offset, position)
             if batches:
                 self._state.changed.notify_all()
 
     def _rebuild(self) -> None:
-        """The log's beginning has passed us: what we know may be stale. Start again from there."""
+        """The log's beginning has passed us: what we know may be stale. Read it again from there.
+
+        Until that has reached the end, nobody works with the table, and what it knew stays: that an id is not in it
+        proves that the id has ended, which a table that is half filled must not seem to say.
+        """
         try:
-            starts = self._consumer.beginning_offsets(self._passed)
+            starts, ends = self._consumer.beginning_offsets(self._passed), self._consumer.end_offsets(self._passed)
         except ClientError as error:
             if not error.retriable:
                 raise
             return
         with self._state.changed:
-            for place in self._passed:
+            for place in self._passed & self._state.tables.keys():
+                table = self._state.tables[place]
                 logger.bind(topic=place.topic, partition=place.partition).warning("purged past us: reading it again")
-                if (table := self._state.tables.get(place)) is not None:
-                    table.clear()
+                if ends[place] < table.next_offset:
+                    table.refused = LogTruncatedError(place.topic, place.partition, table.next_offset - 1, ends[place])
+                table.rebuilt = table.fresh()
                 for claim in self._state.all_claims():
                     if claim.redirect == place:
                         claim.ready, claim.restore_to = False, None
-        for place in self._passed & self._state.tables.keys():
-            self._consumer.seek(place, starts[place])
+                self._consumer.seek(place, starts[place])
         self._passed.clear()
 
     def _apply(self, place: TopicPartition, table: LockTable, record: Record) -> None:
+        """Into the table that is being filled: the one that others see, or the one that is rebuilt."""
         try:
-            text = (record.key or b"").decode()
-        except UnicodeDecodeError:
-            text = ""
-        if (group := registration_group(text)) is not None:
-            self._apply_registration(place, group, record)
+            change = read_change(
+                record, lambda id: id.group == self._settings.group_id and id.topic == self._topic_of(place)
+            )
+        except NotAChange as why:
+            self._malformed(record, str(why))
             return
-        try:
-            id = MessageId.parse(text)
-        except ValueError:
-            self._malformed(record, "its key names no message id")
-            return
-        if id.group != self._settings.group_id or id.topic != self._topic_of(place):
-            return
-        if record.value is None:
-            key = next((value for name, value in record.headers if name == RetryHeader.KEY), None)
-            self._state.end(place, id.partition, id.offset, key, record.offset, ours=False)
-            return
-        try:
-            entry = decode_entry(record.value, record.offset)
         except NewerFormat as error:
-            self._refuse(place, NewerFormatError(place.topic, place.partition, record.offset, error.version, FORMAT))
+            table.refused = NewerFormatError(place.topic, place.partition, record.offset, error.version, FORMAT)
+            for claim in self._state.all_claims():
+                if claim.redirect == place:
+                    claim.ready, claim.error = False, table.refused
             return
-        except Unreadable as error:
-            self._malformed(record, f"its value is no entry ({error}); taken as pending")
-            entry = Entry(None, log_offset=record.offset, readable=False)
-        self._state.put(place, id.partition, id.offset, entry)
-
-    def _apply_registration(self, place: TopicPartition, group: str, record: Record) -> None:
-        try:
-            registration = None if record.value is None else decode_registration(record.value, record.offset)
-        except Unreadable as error:
-            self._malformed(record, f"its value is no registration ({error})")
+        if change is None:
             return
-        self._state.register(place, group, registration)
-
-    def _refuse(self, place: TopicPartition, error: KafetrainError) -> None:
-        for claim in self._state.all_claims():
-            if claim.redirect == place:
-                claim.ready, claim.error = False, error
+        hidden = table.rebuilt
+        if isinstance(change, Registered):
+            if hidden is None:
+                self._state.register(place, change.group, change.registration)
+            elif change.registration is None:
+                hidden.registrations.pop(change.group, None)
+            else:
+                hidden.registrations[change.group] = change.registration
+            return
+        partition, offset = change.id.partition, change.id.offset
+        if isinstance(change, Ended):
+            if hidden is None:
+                self._state.end(place, partition, offset, change.key, record.offset, ours=False)
+            else:
+                hidden.source(partition).end(offset, change.key, record.offset)
+            return
+        if change.unreadable is not None:
+            self._malformed(record, f"its value is no entry ({change.unreadable}); taken as pending")
+        if hidden is None:
+            self._state.put(place, partition, offset, change.entry)
+        else:
+            hidden.source(partition).put(offset, change.entry)
 
     def _topic_of(self, place: TopicPartition) -> str | None:
         return next((n for n, t in self._state.topics.items() if t.names.redirect == place.topic), None)

@@ -11,11 +11,14 @@ resumes the sequences. Hundreds may be under way at once, each waiting for its o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
+
+from kafetrain.errors import NotTrackedError, TransientError
 
 __all__ = ["Sequence", "Sequencer"]
 
@@ -28,6 +31,10 @@ class Sequencer:
 
     def __init__(self, max_wait: timedelta = timedelta(milliseconds=100)) -> None:
         self._wait_s = max_wait.total_seconds()
+        self._mutex = threading.Lock()  # guards the two below; nothing is called or taken inside
+        self._idle = threading.Condition(self._mutex)
+        self._open: set[Future[Any]] = set()
+        self._closed = False
         self._acknowledged: SimpleQueue[tuple[Sequence[Any], Future[Any], Future[Any]]] = SimpleQueue()
 
     def run(self, sequence: Sequence[T]) -> Future[T]:
@@ -37,8 +44,18 @@ class Sequencer:
         """
         result: Future[T] = Future()
         result.set_running_or_notify_cancel()
+        with self._mutex:
+            if self._closed:
+                raise NotTrackedError("(the tracker is closed)")
+            self._open.add(result)
+        result.add_done_callback(self._forget)
         self._resume(sequence, result, None)
         return result
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Until every sequence has ended; False where the time is up before. `step` must go on meanwhile."""
+        with self._mutex:
+            return self._idle.wait_for(lambda: not self._open, timeout_s)
 
     def step(self) -> None:
         """Resume what was acknowledged; wait a little where nothing was."""
@@ -50,7 +67,21 @@ class Sequencer:
             pass
 
     def close(self) -> None:
-        """Nothing to free: a sequence that still waits is abandoned, as a crash would."""
+        """A sequence that still waits is abandoned, as in a crash; who waits for it is told so."""
+        with self._mutex:
+            self._closed = True
+            left = tuple(self._open)
+        for result in left:
+            try:
+                result.set_exception(TransientError("closed before the write was acknowledged: the record comes again"))
+            except InvalidStateError:
+                pass  # it has just ended
+
+    def _forget(self, result: Future[Any]) -> None:
+        with self._mutex:
+            self._open.discard(result)
+            if not self._open:
+                self._idle.notify_all()
 
     def _resume(self, sequence: Sequence[T], result: Future[T], write: Future[Any] | None) -> None:
         try:

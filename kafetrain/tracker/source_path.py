@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from loguru import logger
@@ -59,9 +60,9 @@ class SourcePath:
         Raises on: `Pause`, and what is no `Exception` (`KeyboardInterrupt`, `SystemExit`); then nothing was written.
         """
         claim = self._state.source_claims.get((record.topic, record.partition))  # type: ignore[call-overload]  # a TopicPartition is such a tuple; building one would cost more than the look-up
-        if claim is None or not claim.ready:
+        # Without the mutex, so in this order: a redirect that ends moves its record from `writing` to the chains.
+        if claim is None or claim.writing or claim.locks.chains or not claim.ready:
             claim = self.claim_of(record)
-        if claim.locks.chains or claim.writing:
             key = chain_key(payload(record, "key"), record.offset)
             with self._state.mutex:
                 free = key not in claim.writing and self._step(claim, key, record.offset) is SourceStep.RUN
@@ -175,7 +176,7 @@ class SourcePath:
 
     def _die(self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter) -> Sequence[Outcome]:
         _still_ours(claim, source)
-        yield from self._writes.die(claim.topic, source, entry, why, locked=False)
+        yield from self._writes.die(claim.topic, source, entry, why, partial(_still_ours, claim, source), locked=False)
         self._log(source, entry, Outcome.DEAD_LETTERED)
         return Outcome.DEAD_LETTERED
 
@@ -203,7 +204,12 @@ class SourcePath:
             elif isinstance(error, Pause) or not isinstance(error, Exception):
                 done.set_exception(error)
             else:
-                self._start(claim, record, error).done.add_done_callback(lambda ran: _copy(ran, done))
+                try:
+                    started = self._start(claim, record, error).done
+                except BaseException as failure:  # a backoff policy that fails, say: nobody else would tell
+                    done.set_exception(failure)
+                else:
+                    started.add_done_callback(lambda ran: _copy(ran, done))
 
         future.add_done_callback(settle)
         return done

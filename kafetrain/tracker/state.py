@@ -50,6 +50,8 @@ class Claim:
     """Where its locks are; None while the auxiliary topics have no partner for it."""
     locks: SourceLocks = field(default_factory=SourceLocks)
     """Source side: the table's part for this partition, once ready."""
+    progress: tuple[int | None, float] | None = None
+    """How far its restoring has come, and since when it is there (monotonic)."""
     restore_to: int | None = None
     """The redirect partition's end, read after the claim was made: everything that a former owner wrote."""
     ready: bool = False
@@ -62,6 +64,11 @@ class Claim:
     """Let the reader commit it: nobody here owns the source consumer."""
     writing: dict[ChainKey, Future[Any]] = field(default_factory=dict)
     """Source side: redirects under way, by chain. The next of the chain waits for them."""
+
+    @property
+    def is_writing(self) -> bool:
+        """A redirect is in flight. Any thread."""
+        return any(not future.done() for future in tuple(self.writing.values()))
 
     @property
     def metadata(self) -> str:
@@ -81,6 +88,10 @@ class TrackerState:
         self.source_claims: dict[TopicPartition, Claim] = {}
         self.retry_claims: dict[TopicPartition, Claim] = {}
         self.tables: dict[TopicPartition, LockTable] = {}
+        self.floors: dict[TopicPartition, int] = {}
+        """Of source partitions, as last known: what a commit around a rebalance carries."""
+        self.relisteners: dict[TopicPartition, Callable[[], None]] = {}
+        """Per redirect partition: told that its table was rebuilt, with the mutex held."""
         self.listeners: dict[TopicPartition, Listener] = {}
         """Per redirect partition: told which chain and id changed, with the mutex held."""
         self.retry_consumers: set[str] = set()
@@ -101,6 +112,18 @@ class TrackerState:
         with self.mutex:
             self.topics[topic.names.source] = topic
             self.by_retry_topic[topic.names.retry] = topic
+
+    def drop_topic(self, name: str) -> None:
+        """As if it had never been tracked."""
+        with self.changed:
+            topic = self.topics.pop(name, None)
+            if topic is None:
+                return
+            self.by_retry_topic.pop(topic.names.retry, None)
+            for side in Side:
+                self.release(side, topic)
+            for place in [place for place in self.tables if place.topic == topic.names.redirect]:
+                del self.tables[place]
 
     def forget_all(self) -> None:
         """As new: the tracker is closed. Whoever waits for a claim is told so."""
@@ -193,6 +216,8 @@ class TrackerState:
         """The entry is in the log at `entry.log_offset`."""
         with self.mutex:
             if (table := self.tables.get(redirect)) is not None:
+                if table.rebuilt is not None:
+                    table.rebuilt.source(partition).put(offset, entry)
                 self._tell(redirect, partition, table.source(partition).put(offset, entry), offset)
 
     def end(
@@ -201,6 +226,8 @@ class TrackerState:
         """The tombstone is in the log at offset `at`."""
         with self.mutex:
             if (table := self.tables.get(redirect)) is not None:
+                if table.rebuilt is not None:
+                    table.rebuilt.source(partition).end(offset, key, at, ours=ours)
                 self._tell(redirect, partition, table.source(partition).end(offset, key, at, ours=ours), offset)
 
     def register(self, redirect: TopicPartition, group: str, registration: Registration | None) -> None:
@@ -208,10 +235,14 @@ class TrackerState:
         with self.mutex:
             if (table := self.tables.get(redirect)) is None:
                 return
-            if registration is None:
-                table.registrations.pop(group, None)
-            elif (old := table.registrations.get(group)) is None or old.log_offset <= registration.log_offset:
-                table.registrations[group] = registration
+            for known in (table, table.rebuilt):
+                if known is None:
+                    continue
+                old = known.registrations.get(group)
+                if registration is None:
+                    known.registrations.pop(group, None)
+                elif old is None or old.log_offset <= registration.log_offset:
+                    known.registrations[group] = registration
 
     def _tell(self, redirect: TopicPartition, partition: int, chain: Chain | None, offset: int) -> None:
         if chain is not None and (listener := self.listeners.get(redirect)) is not None:

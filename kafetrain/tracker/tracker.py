@@ -10,24 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from kafetrain.client.own_consumer import accept_listener, next_offsets
 from kafetrain.client.ports import Client
 from kafetrain.clock import Clock, SystemClock
-from kafetrain.core.entry import State
-from kafetrain.core.lock_table import LockTable
+from kafetrain.core.lock_view import locks_of, utc
 from kafetrain.errors import NotTrackedError
 from kafetrain.handlers import check_handler
 from kafetrain.outcome import Lock, Outcome
-from kafetrain.record import Handler, MessageId, Record, TopicPartition
+from kafetrain.record import Handler, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics, prepare_topics
 from kafetrain.tracker.listener import NotingListener
 from kafetrain.tracker.parts import Parts
 from kafetrain.tracker.source_path import Pending
-from kafetrain.tracker.state import Side, TrackerState
+from kafetrain.tracker.state import METADATA_PREFIX, Side, TrackerState
 
 __all__ = ["ErrorTracker"]
 
@@ -76,7 +75,7 @@ class ErrorTracker:
                 for number in partnered:
                     self.state.ready_claim(side, TopicPartition(name, number))
         except BaseException:
-            self.state.topics.pop(topic, None)
+            self.state.drop_topic(topic)
             if not self.state.topics:
                 self.close()
             raise
@@ -204,7 +203,7 @@ class ErrorTracker:
         """When the record's turn comes, at the earliest: a retry record's, its chain's head's due time. In the past
         for a source record, and for what need not wait. An aware datetime in UTC."""
         topic = self._retry_topic_of(record)
-        return _utc(0 if topic is None else self._running().own_loop.due_ms(record, topic))
+        return utc(0 if topic is None else self._running().own_loop.due_ms(record, topic))
 
     def defer(self, consumer: Any, record: Record) -> None:
         """Pause the record's partition in your kafka-python consumer, seek back to it, resume it when it is due.
@@ -212,7 +211,7 @@ class ErrorTracker:
         Call it on the thread that iterates over the consumer. What follows the record in its partition is delivered
         after it again: with `poll()` instead of the iterator, skip the rest of the partition's batch yourself.
         """
-        wait = self.due_at(record) - _utc(self.clock.now_ms())
+        wait = self.due_at(record) - utc(self.clock.now_ms())
         self._running().deferrals.defer(consumer, record, wait)
 
     def offsets(self, record: Record) -> Mapping[Any, Any]:
@@ -221,8 +220,8 @@ class ErrorTracker:
         The metadata tells a later instance that this position is ours. An offset that an operator sets carries none,
         and so the records after it run again, as was meant.
         """
-        claim = self.state.source_claims.get(TopicPartition(record.topic, record.partition))
-        return next_offsets(record, "" if claim is None else claim.metadata)
+        floor = self.state.floors.get(TopicPartition(record.topic, record.partition))
+        return next_offsets(record, "" if floor is None else f"{METADATA_PREFIX}{floor}")
 
     # Partitions
 
@@ -238,6 +237,8 @@ class ErrorTracker:
 
     def track_by_assignment(self, side: Side) -> None:
         """A layer above says which partitions of this side it works on."""
+        if side in self._by_assignment:
+            return
         self._by_assignment.add(side)
         for topic in self.state.topics.values():
             self.state.release(side, topic)
@@ -249,7 +250,7 @@ class ErrorTracker:
         with self.state.mutex:
             for place, table in self.state.tables.items():
                 if place.topic == prepared.names.redirect:
-                    found += _locks_of(table, self.settings.group_id, topic)
+                    found += locks_of(table, self.settings.group_id, topic)
         return sorted(found, key=lambda lock: (lock.partition, lock.due))
 
     # For the layers above
@@ -280,33 +281,3 @@ class ErrorTracker:
         if self._parts is None:
             self._parts = Parts(self.client, self.state, self.settings, self.clock)
         return self._parts
-
-
-def _locks_of(table: LockTable, group: str, topic: str) -> list[Lock]:
-    found: list[Lock] = []
-    for partition, locks in table.sources.items():
-        for chain in locks.chains.values():
-            if not chain.open:
-                continue
-            head = locks.entries[chain.open[0]]
-            dead = head.state is State.DEAD
-            found.append(
-                Lock(
-                    topic=topic,
-                    partition=partition,
-                    key=head.key,
-                    state=head.state.value,
-                    head=str(MessageId(group, topic, partition, chain.open[0])),
-                    pending=len(chain.open) - dead,
-                    attempt=head.attempt,
-                    due=_utc(head.due_ms),
-                    first_failure=None if head.first_failure_ms is None else _utc(head.first_failure_ms),
-                    error_type=head.error_type,
-                    error=head.error,
-                )
-            )
-    return found
-
-
-def _utc(ms: int) -> datetime:
-    return datetime.fromtimestamp(min(ms, 253_402_300_799_000) / 1000, timezone.utc)

@@ -6,6 +6,7 @@ not acknowledged ends in `WriteFailedError`, and whoever waits for it completes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kafetrain.client.ports import ClientError, OutgoingRecord, ProducerPort, RecordTooLargeForClientError
@@ -68,8 +69,16 @@ def payload(record: Record, name: str) -> bytes | None:
 class Writes:
     """Any thread may start a sequence; the sequencer's thread goes on with it."""
 
-    def __init__(self, producer: ProducerPort, state: TrackerState, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self,
+        producer: ProducerPort,
+        state: TrackerState,
+        settings: Settings,
+        clock: Clock,
+        limit_of: Callable[[str], int | None] = lambda topic: None,
+    ) -> None:
         self._producer, self._state, self._settings, self._clock = producer, state, settings, clock
+        self._limit_of = limit_of  # a topic's max.message.bytes, where the brokers tell
 
     def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry) -> Sequence[Entry]:
         """Write an entry. Returns it with its offset."""
@@ -124,13 +133,22 @@ class Writes:
         return partition, offset
 
     def die(
-        self, topic: PreparedTopics, source: SourceRecord, entry: Entry, why: DeadLetter, *, locked: bool
+        self,
+        topic: PreparedTopics,
+        source: SourceRecord,
+        entry: Entry,
+        why: DeadLetter,
+        check_ours: Callable[[], None],
+        *,
+        locked: bool,
     ) -> Sequence[None]:
         """The record's end without success: its dead letter, then what becomes of its key.
 
-        `locked`: it has an entry, which a tombstone ends where dead keys are freed.
+        `locked`: it has an entry, which a tombstone ends where dead keys are freed. `check_ours` raises where the
+        partition went to another instance between the two.
         """
         dead_at = yield from self.dead_letter(topic, source, why)
+        check_ours()
         if not self._settings.free_on_dlq:
             yield from self.entry(topic, source.id, entry.died(dead_at))
         elif locked:
@@ -169,7 +187,7 @@ class Writes:
         try:
             offset: int = yield self._producer.send(out)
         except RecordTooLargeForClientError:
-            raise RecordTooLargeError(source, out.topic, _size(out), None) from None
+            raise RecordTooLargeError(source, out.topic, _size(out), self._limit_of(out.topic)) from None
         except ClientError as error:
             raise WriteFailedError(what, source, out.topic, error) from error
         return offset

@@ -34,7 +34,7 @@ class Cluster:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        options = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
+        self._options = options = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
         self._producer = KafkaProducer(acks="all", max_request_size=64 << 20, **options)
         self._consumer = KafkaConsumer(fetch_max_wait_ms=20, **options)
         self._admin = KafkaAdminClient(**options)
@@ -71,6 +71,11 @@ class Cluster:
         producer = Producer({"bootstrap.servers": self.broker.bootstrap_servers})
         producer.produce(topic, value, key, partition=partition, headers=list(headers))
         assert producer.flush(30) == 0
+
+    def write_compressed(self, topic: str, key: bytes, value: bytes) -> None:
+        """One large record, small on its way."""
+        with KafkaProducer(compression_type="gzip", max_request_size=64 << 20, **self._options) as producer:
+            producer.send(topic, value, key=key, partition=0).get(30)
 
     # Reading
 
@@ -145,6 +150,10 @@ class Cluster:
         for place, error in self._admin.alter_group_offsets(group, offsets).items():
             if error.errno:
                 raise error(f"{place}")
+
+    def forget_group(self, group: str) -> None:
+        """A group without members, and its offsets."""
+        self._admin.delete_groups([group])
 
     def configure(self, topic: str, configs: Mapping[str, str]) -> None:
         """Change settings of a topic."""

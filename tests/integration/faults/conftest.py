@@ -15,13 +15,17 @@ from tests.integration.faults.scenario import Scenario
 ScenarioFactory = Callable[..., Scenario]
 
 
-@pytest.fixture(autouse=True)
-def quiet_kafka(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def quiet_kafka() -> Iterator[None]:
     """kafka-python says each refused connection several times: a failed test's report would be nothing else.
 
     What is captured would also keep its errors alive, and those their sockets.
     """
-    caplog.set_level(logging.CRITICAL, "kafka")
+    log = logging.getLogger("kafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture

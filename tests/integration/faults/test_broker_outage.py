@@ -81,7 +81,7 @@ class Outage:
 def outage(own_broker: Broker, new_scenario: Callable[..., tuple[Scenario, Process]]) -> Outage:
     """One outage for all: it takes its time."""
     patient, survivor = new_scenario(client_options=DEFAULTS)
-    impatient, victim = new_scenario()
+    impatient, victim = new_scenario(shutdown_timeout_s=1.0)
     to_be_stopped = own_broker.create_unique_topic(2, prefix="orders")
     wait_until_in_full_swing(patient, impatient)
     threads = set(threading.enumerate())
@@ -99,13 +99,13 @@ def outage(own_broker: Broker, new_scenario: Callable[..., tuple[Scenario, Proce
         return [thread.name for thread in threading.enumerate() if thread not in threads]
 
     with contextlib.suppress(AssertionError):
-        wait_for("its threads have ended", lambda: not left())
-    threads_left, code = left(), victim.wait()
+        wait_for("its threads have ended", lambda: not left(), timeout=over_at - time.monotonic())
+    threads_left = left()
     wait_for("the outage is over", lambda: time.monotonic() > over_at)
     own_broker.start()
     for scenario in (patient, impatient):
         scenario.reconnect()
-    return Outage(patient, survivor, impatient, victim, code, stop_took_s, threads_left)
+    return Outage(patient, survivor, impatient, victim, victim.wait(), stop_took_s, threads_left)
 
 
 def failing_consumer(broker: Broker, topic: str, writer: Scenario) -> tuple[Any, threading.Event]:

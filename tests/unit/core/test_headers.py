@@ -90,5 +90,5 @@ def test_a_dead_letter_keeps_the_records_own_headers_first(own: Any) -> None:
     ours = dict(headers[len(own) :])
     assert ours["x-dlq-id"] == b"billing/orders/3/12"
     assert ours["x-dlq-state"] == b"exhausted"
-    assert len(ours["x-dlq-reason"]) == 1024
+    assert len(ours["x-dlq-reason"] or b"") == 1024
     assert "x-dlq-first-failure" not in ours

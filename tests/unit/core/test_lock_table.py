@@ -106,13 +106,19 @@ def test_the_oldest_needed_offset_is_that_of_the_oldest_lock_or_remembered_tombs
     assert table.oldest_needed() == 30
 
 
-def test_clearing_keeps_the_parts_that_others_hold() -> None:
+def test_a_rebuilt_table_replaces_what_was_known_and_keeps_the_parts_that_others_hold() -> None:
     table = LockTable()
     locks = table.source(0)
+    locks.set_floor(2)
     locks.put(1, pending(b"k", 3))
-    table.clear()
+    rebuilt = table.fresh()
+    assert rebuilt.source(0).floor == 2
+    assert locks.entries  # until it has been read to its end, the old one stays
+    rebuilt.source(0).put(9, pending(b"new", 8))
+    rebuilt.next_offset = 9
+    table.adopt(rebuilt)
     assert table.source(0) is locks
-    assert (locks.entries, locks.chains, table.next_offset) == ({}, {}, 0)
+    assert (set(locks.entries), set(locks.chains), table.next_offset) == ({9}, {b"new"}, 9)
 
 
 @pytest.mark.parametrize("state", list(State))

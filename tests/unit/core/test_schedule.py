@@ -105,6 +105,21 @@ def test_what_ended_elsewhere_is_complete() -> None:
     assert bench.due(0) == []
 
 
+def test_what_a_rebuilt_table_does_not_know_any_more_has_ended() -> None:
+    bench = Bench()
+    for offset, key in ((1, b"gone"), (2, b"stays"), (3, b"runs")):
+        bench.put(offset, key)
+        bench.hold(offset, key)
+    bench.schedule.held[0, 3].busy = True
+    rebuilt = bench.table.fresh()
+    rebuilt.source(0).put(2, Entry(b"stays", log_offset=50))
+    bench.table.adopt(rebuilt)
+    bench.schedule.touch_all()
+    assert [held.place for held in bench.schedule.ended] == [(0, 1)]
+    assert set(bench.schedule.held) == {(0, 2), (0, 3)}  # what runs is decided by its outcome
+    assert bench.due(0) == [2]
+
+
 def test_followers_of_a_dead_head_are_parked_one_after_the_other() -> None:
     bench = Bench()
     for offset in (1, 2, 3):
@@ -143,7 +158,7 @@ def test_beyond_the_bound_payloads_are_dropped_and_fetched_again_when_due() -> N
     wanted = dict(bench.schedule.wanted())
     assert len(wanted) == 12 - bench.schedule.loaded_records
     for held in wanted.values():
-        bench.schedule.load(held, SimpleNamespace(offset=held.at))  # type: ignore[arg-type]  # only its place matters
+        bench.schedule.load(held, SimpleNamespace(offset=held.at))
     assert sorted(bench.due(hour)) == list(range(12))
 
 

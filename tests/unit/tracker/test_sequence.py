@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from kafetrain.errors import NotTrackedError, TransientError
 from kafetrain.tracker.sequence import Sequence, Sequencer
 
 
 def two_writes(first: Future[int], second: Future[int], sent: list[str]) -> Sequence[int]:
     sent.append("first")
-    offset = yield first
+    offset: int = yield first
     sent.append(f"second behind {offset}")
-    return offset + (yield second)
+    another: int = yield second
+    return offset + another
 
 
 @pytest.fixture
@@ -64,3 +66,14 @@ def test_sequences_do_not_wait_for_each_other(sequencer: Sequencer) -> None:
     sequencer.step()
     assert quick.result() == 2
     assert not stuck.done()
+
+
+def test_who_waits_for_an_abandoned_sequence_is_told(sequencer: Sequencer) -> None:
+    waiting = sequencer.run(two_writes(Future(), Future(), []))
+    assert not sequencer.wait_idle(0)
+    sequencer.close()
+    with pytest.raises(TransientError, match="comes again"):
+        waiting.result(timeout=0)
+    assert sequencer.wait_idle(0)
+    with pytest.raises(NotTrackedError, match="closed"):
+        sequencer.run(two_writes(Future(), Future(), []))
