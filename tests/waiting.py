@@ -15,7 +15,11 @@ LOOK_EVERY_S = 0.01
 
 
 def wait_for(
-    description: str, condition: Callable[[], T], timeout: float = 30.0, *, check: Callable[[], object] | None = None
+    description: str,
+    condition: Callable[[], T | None],
+    timeout: float = 30.0,
+    *,
+    check: Callable[[], object] | None = None,
 ) -> T:
     """Wait until `condition` gives something true, and return that. Its errors pass through.
 

@@ -11,6 +11,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.structs import OffsetAndMetadata
 
+from kafetrain.client.kafka_python_workarounds import mend_fetching
 from kafetrain.record import Record
 
 __all__ = ["Deferrals", "accept_listener", "next_offsets"]
@@ -70,17 +71,8 @@ class Deferrals:
             self._timers.clear()
 
 
+
 def _mend_pausing(consumer: Any) -> None:
-    # kafka-python brings the data of a resumed partition back only while its in-line slot is None; a drained slot is
-    # falsy but not None, and then the partition stalls for good.
-    fetcher = consumer._fetcher
-    if getattr(fetcher, "_kafetrain_mended", False):
-        return
-    fetched_records = fetcher.fetched_records
-
-    def mended(*args: Any, **kwargs: Any) -> Any:
-        if not fetcher._next_partition_records:
-            fetcher._next_partition_records = None
-        return fetched_records(*args, **kwargs)
-
-    fetcher.fetched_records, fetcher._kafetrain_mended = mended, True
+    if not getattr(consumer, "_kafetrain_mended", False):
+        mend_fetching(consumer)
+        consumer._kafetrain_mended = True

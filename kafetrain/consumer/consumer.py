@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,7 @@ class KafkaConsumer:
         thread = self._thread
         return thread is None or thread.join(timeout_s) or self._stop_asked.is_set()
 
-    def stream(self, topics: str | Sequence[str]) -> Iterator[Record]:
+    def stream(self, topics: str | Sequence[str]) -> Generator[Record, None, None]:
         """Pull style: the records that may run now, one by one, retries that are due included.
 
         A record is complete when the next one is asked for; `fail` makes it a failure instead; leaving the loop by an

@@ -163,9 +163,10 @@ class ErrorTracker:
             self._running().own_loop.free(record, topic)
 
     def send_to_dlq(self, record: Record, error: BaseException) -> Outcome:
-        """Make the record a dead letter now, whatever kind of error this is. Returns when durable.
+        """Make the record a dead letter, whatever kind of error this is. Returns when durable.
 
-        What that means for its key is up to `free_on_dlq`. Does nothing for a record that has ended.
+        What that means for its key is up to `free_on_dlq`. A record behind an open one of its key waits in its place
+        instead, as with `redirect`: the order comes first. Does nothing for a record that has ended.
         """
         topic = self._retry_topic_of(record)
         if topic is not None:
@@ -230,6 +231,8 @@ class ErrorTracker:
 
         It notes the change and returns; the first tracker call for a record of a new partition waits, in the caller's
         thread, until that partition is restored. Ask for it before `start_tracking`, or all are restored first.
+        A group that has never committed: commit `offsets` after its first record, before the process may crash. Until
+        then a restart takes the records for rewound, and those that failed may run beside their own retries.
         """
         self._by_assignment |= {Side.SOURCE, Side.RETRY}
         accept_listener(NotingListener)

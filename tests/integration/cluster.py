@@ -60,7 +60,7 @@ class Cluster:
             for partition, key, value in records
         ]
         self._producer.flush()
-        return [Written(metadata.partition, metadata.offset, key) for future, key in sent for metadata in [future.get()]]
+        return [Written(future.get().partition, future.get().offset, key) for future, key in sent]
 
     def write_as_others_can(
         self, topic: str, key: bytes | None, value: bytes | None, *, partition: int = 0, headers: Headers = ()
@@ -137,7 +137,7 @@ class Cluster:
 
     def exists(self, topic: str) -> bool:
         (described,) = self._admin.describe_topics([topic])
-        return described["error_code"] == 0
+        return bool(described["error_code"] == 0)
 
     # Operating
 

@@ -160,7 +160,8 @@ def only(locks: list[Any], *, pending: int) -> list[Any] | None:
 def test_where_dead_keys_are_freed_the_next_record_runs(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
-    topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(max_retries=1, free_on_dlq=True), Journal()
+    topic, journal = kafetrain_topic(prefix="orders"), Journal()
+    settings = make_settings(max_retries=1, free_on_dlq=True)
     written = cluster.write(topic, b"a", b"bad 0", b"good 1", b"bad 2", b"good 3", b"good 4")
     with KafkaConsumer.resilient(settings, topic, journal.recording(reject_bad)) as consumer:
         wait_for("the last has succeeded", lambda: 4 in journal.offsets("ended"), check=consumer.check)

@@ -43,8 +43,8 @@ def test_each_group_retries_its_own_failures_and_no_other(
         KafkaConsumer.resilient(one, topic, first.recording(failing_for(b"m1", 3))) as consumer_one,
         KafkaConsumer.resilient(two, topic, second.recording(failing_for(b"m2", 2))) as consumer_two,
     ):
-        for name, consumer, journal in (("one", consumer_one, first), ("two", consumer_two, second)):
-            wait_for(f"{name} is done", lambda j=journal: len(j.places("ended")) == 4, check=consumer.check)
+        wait_for("one is done", lambda: len(first.places("ended")) == 4, check=consumer_one.check)
+        wait_for("two is done", lambda: len(second.places("ended")) == 4, check=consumer_two.check)
 
     assert [first.attempts(offset) for offset in range(3)] == [[0, 1, 2, 3], [0], [0]]
     assert [second.attempts(offset) for offset in range(3)] == [[0], [0, 1, 2], [0]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -232,16 +233,16 @@ class AsynchronousCall:
 
 def test_a_coroutine_function_is_refused_wherever_a_handler_is_taken(make_settings: MakeSettings) -> None:
     settings = make_settings()
+    takers: list[Callable[[Any], object]] = [
+        lambda handler: KafkaConsumer.resilient(settings, "orders", handler),
+        lambda handler: KafkaConsumer(settings).consume("orders", handler),
+        lambda handler: RetryManager(ErrorTracker(settings), handler),
+        lambda handler: ErrorTracker(settings).resilient_handler(handler),
+    ]
     for handler in (asynchronous, AsynchronousCall(), "no function"):
-        refusals = [
-            lambda h=handler: KafkaConsumer.resilient(settings, "orders", h),
-            lambda h=handler: KafkaConsumer(settings).consume("orders", h),
-            lambda h=handler: RetryManager(ErrorTracker(settings), h),
-            lambda h=handler: ErrorTracker(settings).resilient_handler(h),
-        ]
-        for refused in refusals:
+        for take in takers:
             with pytest.raises(ConfigurationError, match="handler"):
-                refused()
+                take(handler)
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")

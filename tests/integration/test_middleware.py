@@ -15,6 +15,7 @@ from kafetrain import (
     Handler,
     KafkaConsumer,
     LoggingMiddleware,
+    Middleware,
     NotRetriableError,
     NotTrackedError,
     Outcome,
@@ -66,7 +67,7 @@ def test_the_first_middleware_is_the_outermost_and_each_sees_the_outcome_of_what
     seen: list[tuple[str, int, object]] = []
     written = cluster.write(topic, b"a", b"fails once", b"waits") + cluster.write(topic, b"b", b"good", b"dies")
 
-    def watching(name: str) -> object:
+    def watching(name: str) -> Middleware:
         def watch(record: Record, call_next: Handler) -> object:
             result: object = None
             try:

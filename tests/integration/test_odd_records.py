@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kafetrain import KafkaConsumer, KafetrainError, Record, get_retry_attempt
+from kafetrain import KafetrainError, KafkaConsumer, Record, get_retry_attempt
 from kafetrain.errors import NewerFormatError
 from tests.integration.journal import Journal
 from tests.waiting import wait_for

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.kafka
 
 
 TIMEOUT_MS = 500
-"""When iterating ends without a record. In kafka-python 3.0 a poll that ends in the middle of a join loses that join."""
+"""When iterating ends without a record. Not shorter: in kafka-python 3.0 a poll that ends within a join loses that."""
 
 
 def own_consumer(broker: Broker, group: str, **options: Any) -> KafkaConsumer:
@@ -157,9 +157,15 @@ def fail_as_told(record: Record) -> None:
         raise ValueError("no")
 
 
-@pytest.mark.parametrize("consumers", ["one consumer", "two consumers"])
-@pytest.mark.parametrize("style", ["branch", "process"])
-@pytest.mark.parametrize("listening", [True, False], ids=["listener", "all-partitions"])
+@pytest.mark.parametrize(
+    ("consumers", "style", "listening"),
+    [
+        ("one consumer", "branch", True),
+        ("one consumer", "process", False),
+        ("two consumers", "branch", False),
+        ("two consumers", "process", True),
+    ],
+)
 def test_loops_of_ones_own_keep_the_order_of_keys(
     cluster: Cluster,
     kafetrain_topic: TopicFactory,
@@ -241,7 +247,9 @@ def test_each_outcome_of_process_says_what_became_of_the_record(
         assert tracker.is_in_retry_chain(m2)
         assert tracker.process(m2, succeed) is Outcome.SIDELINED
         assert tracker.process(m4, succeed) is Outcome.SUCCEEDED
-        assert tracker.process(m1, succeed) is Outcome.SIDELINED, "delivered again: no second entry, and it does not run"
+        assert tracker.process(m1, succeed) is Outcome.SIDELINED, (
+            "delivered again: no second entry, and it does not run"
+        )
         r1, r2, again = retry(), retry(), retry()
         assert tracker.process(r1, succeed) is Outcome.NOT_DUE
         assert tracker.process(r2, succeed) is Outcome.NOT_DUE, "its head's time has not come"
@@ -249,7 +257,7 @@ def test_each_outcome_of_process_says_what_became_of_the_record(
         assert tracker.due_at(m3) < datetime.now(timezone.utc)
         wait_for("the head is due", lambda: tracker.due_at(r1) <= datetime.now(timezone.utc))
         with pytest.raises(Pause):
-            tracker.process(r1, raise_(Pause(timedelta(seconds=1))))  # type: ignore[arg-type]  # no Exception to mypy
+            tracker.process(r1, raise_(Pause(timedelta(seconds=1))))
         assert get_retry_attempt(r1) == 1
         assert tracker.process(r2, succeed) is Outcome.SIDELINED, "not its turn: appended behind"
         assert tracker.process(r1, succeed) is Outcome.SUCCEEDED
@@ -261,7 +269,7 @@ def test_each_outcome_of_process_says_what_became_of_the_record(
         assert tracker.process(r2, raise_(ValueError("no"))) is Outcome.DEAD_LETTERED
         assert tracker.process(m3, succeed) is Outcome.SIDELINED
         assert tracker.process(m5, raise_(NotRetriableError("never"))) is Outcome.DEAD_LETTERED
-        r3 = wait_for("m3 comes", lambda: record if (record := retry()).value == b"m3" else None)
+        r3: Record = wait_for("m3 comes", lambda: record if (record := retry()).value == b"m3" else None)
         assert tracker.process(r3, succeed) is Outcome.PARKED
 
     assert cluster.dead_places(f"dlq-{topic}") == {(0, 1): "exhausted", (0, 4): "not-retriable", (0, 2): "parked"}
@@ -319,6 +327,30 @@ def test_redirects_of_a_batch_share_their_round_trips_and_keep_each_key_in_order
         assert at_log[int(headers["x-retry-lock-offset"])] == headers["x-retry-id"], "its entry, which is there first"
 
 
+def test_a_loop_over_retry_records_passes_over_what_is_not_its_own(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    """Another group's record, and one that is no retry record at all."""
+    topic, settings, other = kafetrain_topic(prefix="orders"), make_settings(), make_settings()
+    cluster.write(topic, b"a", b"m1")
+    with by_hand(cluster, other, topic) as (tracker, source, _):
+        tracker.redirect(source(), ValueError("no"))
+        theirs = cluster.locks(f"redirect-{topic}")
+    cluster.write(f"retry-{topic}", b"k", b"no retry record", headers=[("x-retry-id", b"nonsense")])
+
+    with by_hand(cluster, settings, topic) as (tracker, _, retry):
+        foreign, malformed = retry(), retry()
+        for record in (foreign, malformed):
+            assert tracker.is_in_retry_chain(record)
+            assert tracker.due_at(record) < datetime.now(timezone.utc)
+        assert tracker.process(foreign, succeed) is Outcome.ALREADY_ENDED
+        assert tracker.process(malformed, succeed) is Outcome.DEAD_LETTERED
+        tracker.free(foreign)
+
+    assert cluster.locks(f"redirect-{topic}") == theirs
+    assert [letter.value for letter in cluster.read(f"dlq-{topic}")] == [b"no retry record"]
+
+
 def test_what_is_sent_to_the_dead_letters_by_hand_is_dead_whatever_its_error(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
@@ -337,8 +369,10 @@ def test_what_is_sent_to_the_dead_letters_by_hand_is_dead_whatever_its_error(
         assert not tracker.is_in_retry_chain(m3)
 
     letters = cluster.read(f"dlq-{topic}")
-    assert [(letter.value, dict(letter.headers)["x-dlq-attempts"]) for letter in letters] == [(b"m1", b"1"), (b"m2", b"2")]
-    assert {dict(letter.headers)["x-dlq-reason"] for letter in letters} == {b"by hand"}
+    headers = [dict(letter.headers) for letter in letters]
+    assert [letter.value for letter in letters] == [b"m1", b"m2"]
+    assert [found["x-dlq-attempts"] for found in headers] == [b"1", b"2"]
+    assert {found["x-dlq-reason"] for found in headers} == {b"by hand"}
 
 
 def test_records_of_other_clients_are_records_too(

@@ -133,7 +133,7 @@ def test_a_retried_record_looks_like_its_source_record(
         assert (record.key, record.value, record.timestamp) == (b"\xff\x00key", b"value \xfe", first.timestamp)
         assert list(record.headers[:4]) == headers
         assert get_retry_attempt(record) == attempt
-        ours = dict(record.headers[4:])
+        ours = {name: value or b"" for name, value in record.headers[4:]}
         assert ours["x-retry-id"] == f"{settings.group_id}/{topic}/1/1".encode()
         assert ours["x-retry-max"] == b"3"
         assert (ours["x-retry-reason"], ours["x-retry-error-type"]) == (b"no", b"ValueError")

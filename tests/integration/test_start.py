@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,10 +26,11 @@ def never(record: Record) -> None:
 def refusal(settings: Any, topic: str) -> str:
     """The text of the one `ConfigurationError` that both ways of starting give; nothing is left running."""
     texts = []
-    for start in (
+    starts: list[Callable[[], None]] = [
         lambda: KafkaConsumer.resilient(settings, topic, never).run(),
         lambda: ErrorTracker(settings).start_tracking(topic),
-    ):
+    ]
+    for start in starts:
         with pytest.raises(ConfigurationError) as refused:
             start()
         texts.append(str(refused.value))

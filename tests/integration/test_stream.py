@@ -1,8 +1,8 @@
-"""Pull style: a loop over `stream` sees the records that may run now, retries among them, and decides each by itself."""
+"""Pull style: a loop over `stream` sees the records that may run now, retries among them, and decides each itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -117,17 +117,22 @@ def test_leaving_the_loop_at_a_retry_counts_no_attempt(
     cluster.check_at_rest(settings, topic)
 
 
+def passed(seconds: float) -> Callable[[], bool]:
+    """A condition that holds so many seconds from now."""
+    at = Journal.now() + seconds
+    return lambda: Journal.now() > at
+
+
 def test_a_slow_loop_keeps_its_partition(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
     options = {"session_timeout_ms": 6_000, "max_poll_interval_ms": 2_000, "delivery_timeout_ms": 1_500}
-    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(client_options=options), []
+    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(client_options=options), list[int]()
     cluster.write(topic, b"a", b"m1", b"m2")
     with resilient_consumer(settings, topic) as (consumer, _):
         for record in consumer.stream(topic):
             if not seen:
-                late = Journal.now() + 3
-                wait_for("the poll interval is over, and half of the next", lambda at=late: Journal.now() > at)
+                wait_for("the poll interval is over, and half of the next", passed(3))
             seen.append(record.offset)
             if record.offset == 1:
                 consumer.stop()
@@ -141,11 +146,15 @@ def test_without_error_handling_a_failure_ends_the_stream_with_its_error(
     topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(), []
     cluster.write_all(topic, [(0, b"key-%d" % at, b"m") for at in range(5)])
     consumer = KafkaConsumer(settings)
-    with pytest.raises(ValueError, match="the second"):
+
+    def loop() -> None:
         for record in consumer.stream(topic):
             seen.append(record.offset)
             if record.offset == 1:
                 consumer.fail(ValueError("the second"))
+
+    with pytest.raises(ValueError, match="the second"):
+        loop()
     assert seen[:2] == [0, 1]
     assert cluster.committed(settings.group_id, topic)[0][0] == 1
 

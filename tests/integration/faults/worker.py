@@ -248,5 +248,7 @@ def run(job: Job) -> None:
 
 
 if __name__ == "__main__":
+    logger.remove()
+    logger.add(sys.stderr, level="INFO")
     logger.enable("kafetrain")
     run(Job(**json.loads(sys.argv[1])))
