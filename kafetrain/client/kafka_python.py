@@ -111,20 +111,25 @@ class KafkaPythonClient:
         self._servers = list(settings.bootstrap_servers)
         self._options = _options_of(settings)
 
-    def group_consumer(self, group: str, *, auto_offset_reset: str) -> ConsumerPort:
+    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> ConsumerPort:
         session_ms = self._session_timeout_ms()
         options = {
             "session_timeout_ms": session_ms,
             "heartbeat_interval_ms": min(3_000, session_ms // 3),
             "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
         }
-        consumer = self._consumer(options, {"group_id": group, "auto_offset_reset": auto_offset_reset})
+        ours = {"group_id": group, "auto_offset_reset": auto_offset_reset}
+        if role and (instance := self._options.get("group_instance_id")):
+            ours["group_instance_id"] = f"{instance}-{role}"  # a second member of one name would fence the first
+        consumer = self._consumer(options, ours)
         return KafkaPythonConsumer(consumer, group)
 
     def reader(self) -> ConsumerPort:
         # "none": with any other policy a position below a purge jumps to the end, and everything before is missed.
         options = {"session_timeout_ms": self._session_timeout_ms()}
-        return KafkaPythonConsumer(self._consumer(options, {"group_id": None, "auto_offset_reset": "none"}), None)
+        return KafkaPythonConsumer(
+            self._consumer(options, {"group_id": None, "group_instance_id": None, "auto_offset_reset": "none"}), None
+        )
 
     def producer(self) -> ProducerPort:
         delivery_ms = self._options.get("delivery_timeout_ms", self._session_timeout_ms() * 8 // 10)

@@ -71,7 +71,6 @@ class Deferrals:
             self._timers.clear()
 
 
-
 def _mend_pausing(consumer: Any) -> None:
     if not getattr(consumer, "_kafetrain_mended", False):
         mend_fetching(consumer)

@@ -208,7 +208,8 @@ class AdminPort(Protocol):
 class Client(Protocol):
     """Builds consumers, a producer and an admin client from one set of settings. Building connects."""
 
-    def group_consumer(self, group: str, *, auto_offset_reset: str) -> ConsumerPort: ...
+    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> ConsumerPort:
+        """`role` tells the consumers of one process in one group apart, where members are static."""
 
     def reader(self) -> ConsumerPort:
         """A consumer without a group; a position out of range is an error, never a jump."""

@@ -51,7 +51,9 @@ class RetryManager:
             raise ConfigurationError(
                 f"the retry topic of {topic} is consumed already by another RetryManager of this tracker: one is enough"
             )
-        consumer = self._tracker.client.group_consumer(self._tracker.get_retry_group(), auto_offset_reset="earliest")
+        consumer = self._tracker.client.group_consumer(
+            self._tracker.get_retry_group(), auto_offset_reset="earliest", role=topic
+        )
         try:
             loop = RetryLoop(
                 prepared,

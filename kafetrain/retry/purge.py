@@ -72,7 +72,7 @@ class Purge:
             self._warn(
                 part.redirect.topic,
                 "{} is shared with group {}, so nothing in it is purged; with {{group}} in topic_format each has its "
-                "own, and `kafetrain topics forget` removes a group that is gone",
+                "own",
                 part.redirect.topic,
                 ", ".join(others),
             )

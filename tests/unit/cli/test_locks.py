@@ -111,7 +111,7 @@ class FakeClient:
     def reader(self) -> Any:
         return self.opened
 
-    def group_consumer(self, group: str, *, auto_offset_reset: str) -> Any:
+    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> Any:
         raise AssertionError("it must not join a group")
 
     def producer(self) -> Any:
