@@ -64,7 +64,8 @@ class Counter:
 def run(broker: Broker, records: int, size_bytes: int, pairs: int) -> Healthy:
     topic = broker.create_unique_topic(PARTITIONS, prefix="healthy")
     fill(broker, topic, records, size_bytes)
-    bare, ours = [], []
+    bare: list[float] = []
+    ours: list[float] = []
     run_bare(broker, topic, records)  # warm both sides and the page cache
     run_kafetrain(broker, topic, records)
     for pair in range(pairs):

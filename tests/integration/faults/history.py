@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,13 +127,23 @@ class History:
             elif event.kind == "failed":
                 failed[event.place] += 1
 
+    def retries_end_once(self) -> None:
+        """Where nothing was killed: what has succeeded out of the retry topic, or has died, never starts again.
+
+        First runs may: a commit stops at the lowest record that is not complete, and other keys' are beyond it.
+        """
+        self._never_again(lambda event: event.retry or event.final)
+
     def nothing_twice(self) -> None:
-        """Where nothing was killed: no record that has succeeded starts again."""
+        """No record that has succeeded starts again."""
+        self._never_again(lambda event: True)
+
+    def _never_again(self, counts: Callable[[Event], bool]) -> None:
         ended: set[Place] = set()
         for event in self.events:
             if event.kind == "started" and event.place in ended:
-                raise BrokenPromise(f"[{event}] after it had succeeded")
-            if event.kind == "ended":
+                raise BrokenPromise(f"[{event}] after its end")
+            if (event.kind == "ended" or event.final) and counts(event):
                 ended.add(event.place)
 
     def dead_keys_stand_still(self) -> None:

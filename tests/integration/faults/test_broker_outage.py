@@ -132,7 +132,7 @@ def failing_consumer(broker: Broker, topic: str, writer: Scenario) -> tuple[Any,
 
 
 def test_a_process_whose_writes_may_take_longer_than_the_outage_goes_on_as_if_nothing_had_been(outage: Outage) -> None:
-    outage.patient.finish(outage.survivor).nothing_twice()
+    outage.patient.finish(outage.survivor).retries_end_once()
 
 
 def test_a_process_whose_writes_fail_ends_with_a_clear_error_and_the_next_one_goes_on(outage: Outage) -> None:
@@ -158,4 +158,4 @@ def test_a_crash_of_the_broker_is_survived(
     own_broker.kill()
     own_broker.start()
     scenario.reconnect()
-    scenario.finish(process).nothing_twice()
+    scenario.finish(process).retries_end_once()

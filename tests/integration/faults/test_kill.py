@@ -50,7 +50,7 @@ CASES = (
 def played(
     request: pytest.FixtureRequest, kafetrain_broker: Broker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mapping[Case, Future[None]]]:
-    """The cases that were asked for, several side by side: most of their time is waiting for a lost member's session."""
+    """The cases that were asked for, several side by side: mostly they wait for a lost member's session."""
     if not kafetrain_broker.is_real:
         pytest.skip("a mock has no groups that a killed member is missed in")
     folder = tmp_path_factory.mktemp("killed")

@@ -83,10 +83,18 @@ def dead_address(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("start", [ErrorTracker.start_tracking, None], ids=["tracker", "all layers"])
+def start_tracker(settings: Settings) -> None:
+    ErrorTracker(settings).start_tracking("orders")
+
+
+def run_all_layers(settings: Settings) -> None:
+    KafkaConsumer.resilient(settings, "orders", nothing).run()
+
+
+@pytest.mark.parametrize("start", [start_tracker, run_all_layers])
 def test_without_a_broker_starting_is_one_clear_error_and_leaves_nothing(
     dead_address: str,
-    start: Callable[[ErrorTracker, str], None] | None,
+    start: Callable[[Settings], None],
     messages: list[str],
 ) -> None:
     before = Resources()
@@ -101,10 +109,7 @@ def test_without_a_broker_starting_is_one_clear_error_and_leaves_nothing(
         _env_file=None,
     )
     with pytest.raises(ClientError) as caught:
-        if start is not None:
-            start(ErrorTracker(settings), "orders")
-        else:
-            KafkaConsumer.resilient(settings, "orders", nothing).run()
+        start(settings)
     assert dead_address in str(caught.value)
     assert caught.value.retriable
     told = "".join(traceback.format_exception(caught.value)) + "".join(messages)
@@ -192,9 +197,7 @@ def test_a_stop_does_not_wait_for_a_handler_that_hangs_and_its_record_runs_again
     failures: int, fails: bool, cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
     topic = kafetrain_topic(1)
-    settings = make_settings(
-        shutdown_timeout=timedelta(seconds=1), backoff=ConstantBackoff(timedelta(milliseconds=10))
-    )
+    settings = make_settings(shutdown_timeout=timedelta(seconds=1), backoff=ConstantBackoff(timedelta(milliseconds=10)))
     cluster.write(topic, b"k", b"")
     stuck, before = Stuck(failures, fails=fails), Resources()
     consumer = KafkaConsumer.resilient(settings, topic, stuck)

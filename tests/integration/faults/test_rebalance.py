@@ -7,10 +7,13 @@ import pytest
 from tests.integration.faults.conftest import ScenarioFactory
 from tests.integration.faults.history import History
 from tests.integration.faults.scenario import Process
+from tests.integration.faults.worker import Plan
 
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = 4
+# Three in ten fail, and two take so long that they run while partitions change hands.
+PLANS = (Plan(1), Plan(), Plan(), Plan(2), Plan(work_ms=300), Plan(), Plan(), Plan(1, work_ms=300), Plan(), Plan())
 
 
 def works(history: History, process: Process, *, since: int = 0) -> bool:
@@ -22,7 +25,7 @@ def works(history: History, process: Process, *, since: int = 0) -> bool:
 @pytest.mark.parametrize("assignor", ["crossed", "cooperative-sticky"])
 def test_members_join_leave_and_die_under_load(new_scenario: ScenarioFactory, assignor: str) -> None:
     scenario = new_scenario(PARTITIONS, keys=12, assignor=assignor, backoff_ms=200, work_ms=5)
-    with scenario.producing():
+    with scenario.producing(PLANS):
         first = scenario.start()
         scenario.wait_for("the first process works alone", lambda history: works(history, first))
         second = scenario.start()
@@ -46,4 +49,4 @@ def test_members_join_leave_and_die_under_load(new_scenario: ScenarioFactory, as
             lambda history: {e.partition for e in history.events[at:] if e.pid == third.pid} == set(range(PARTITIONS)),
         )
     scenario.finish(third)
-    before_the_kill.nothing_twice()
+    before_the_kill.retries_end_once()

@@ -88,7 +88,7 @@ def test_a_partition_moves_on_without_a_handler_that_hangs(
             assert handler.woke_up.wait(10)
             for number in (0, 1):
                 cluster.write(topic, b"k", b"last", partition=number)
-            wait_for("both instances go on", lambda: {run[0] for run in handler.runs if run[1] == b"last"} == {"a", "b"})
+            wait_for("both go on", lambda: {run[0] for run in handler.runs if run[1] == b"last"} == {"a", "b"})
             wait_for("no lock is left", lambda: not a.tracker.locks(topic) + b.tracker.locks(topic))
             a.check()
             b.check()

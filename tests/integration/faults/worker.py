@@ -76,7 +76,7 @@ class Job:
     concurrency: int = 4
     shutdown_timeout_s: float = 10.0
     work_ms: int = 0
-    """How long each handler takes."""
+    """How long each run of a handler takes."""
     kill_at: str = ""
     """One of `Point`."""
     kill_at_nth: int = 1
@@ -87,12 +87,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A record's value: how often its handler fails before it succeeds; -1: once, and for good."""
+    """A record's value."""
 
     failures: int = 0
+    """How often its handler fails before it succeeds; -1: once, and for good."""
+    work_ms: int = 0
+    """How long each run of its handler takes, besides what they all take."""
 
     def encode(self) -> bytes:
-        return json.dumps({"failures": self.failures}).encode()
+        return json.dumps(asdict(self)).encode()
 
 
 class HistoryFile:
@@ -155,8 +158,8 @@ class Sabotage:
                 self._killer.passes(Point.BEFORE_RETRY_COMMIT)
             commit(consumer, offsets)
 
-        KafkaPythonProducer.send = watched_send  # type: ignore[method-assign]  # that is what sabotage is
-        KafkaPythonConsumer.commit = watched_commit  # type: ignore[method-assign]
+        setattr(KafkaPythonProducer, "send", watched_send)  # noqa: B010 - to the type checker it is what it is: sabotage
+        setattr(KafkaPythonConsumer, "commit", watched_commit)  # noqa: B010 - as above
 
     def _before(self, record: OutgoingRecord) -> None:
         if record.topic.startswith("retry-"):
@@ -188,15 +191,15 @@ def handler_of(job: Job, history: HistoryFile, killer: Killer) -> Callable[[Reco
     never = threading.Event()
 
     def handle(record: Record) -> None:
-        attempt, failures = get_retry_attempt(record), json_of(record)["failures"]
+        attempt, plan = get_retry_attempt(record), Plan(**json_of(record))
         history.add("started", record)
-        if job.work_ms:
-            never.wait(job.work_ms / 1000)
+        if work_ms := job.work_ms + plan.work_ms:
+            never.wait(work_ms / 1000)
         killer.passes(Point.RETRY_HANDLER if is_retry_message(record) else Point.HANDLER)
-        if failures < 0:
+        if plan.failures < 0:
             history.add("failed", record, final=True)
             raise NotRetriableError("as its plan says")
-        if attempt < failures:
+        if attempt < plan.failures:
             history.add("failed", record, final=attempt >= job.max_retries)
             raise ValueError("as its plan says")
         history.add("ended", record)
