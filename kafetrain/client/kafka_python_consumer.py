@@ -21,7 +21,7 @@ from kafetrain.record import Record, TopicPartition
 
 __all__ = ["KafkaPythonConsumer"]
 
-COMMIT_TIMEOUT_MS = 10_000
+COMMIT_TIMEOUT_MS = 5_000
 LIST_OFFSETS_TIMEOUT_MS = 10_000
 CLOSE_TIMEOUT_MS = 5_000
 """What `close` waits at most for work in flight and a last commit."""

@@ -6,6 +6,7 @@ A pytest plugin, for its fixtures: `pytest_plugins = ["tests.integration.cluster
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -22,6 +23,7 @@ from kafetrain.record import MessageId
 from kafetrain.testing import Broker
 from kafetrain.topics import AuxiliaryTopics
 from tests.integration.journal import Place, Written
+from tests.waiting import wait_for
 
 __all__ = ["Cluster", "Headers", "MakeSettings", "cluster", "log", "make_settings"]
 
@@ -71,6 +73,19 @@ class Cluster:
         producer = Producer({"bootstrap.servers": self.broker.bootstrap_servers})
         producer.produce(topic, value, key, partition=partition, headers=list(headers))
         assert producer.flush(30) == 0
+
+    def write_in_transactions(self, topic: str, *transactions: tuple[str, list[tuple[bytes, bytes]]]) -> None:
+        """Each as ("commit" or "abort", [(key, value), ...])."""
+        with KafkaProducer(
+            transactional_id=f"test-{uuid.uuid4().hex}", retry_backoff_ms=5, **self._options
+        ) as producer:
+            producer.init_transactions()
+            for end, records in transactions:
+                producer.begin_transaction()
+                for key, value in records:
+                    producer.send(topic, value, key=key, partition=0)
+                producer.flush()
+                producer.commit_transaction() if end == "commit" else producer.abort_transaction()
 
     def write_compressed(self, topic: str, key: bytes, value: bytes) -> None:
         """One large record, small on its way."""
@@ -190,9 +205,15 @@ def _session_cluster(kafetrain_broker: Broker) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(_session_cluster: Cluster) -> Cluster:
-    """Apache Kafka; the test is skipped where there is only a mock."""
-    return _session_cluster
+def cluster(_session_cluster: Cluster) -> Iterator[Cluster]:
+    """Apache Kafka; the test is skipped where there is only a mock. Afterwards no thread of kafetrain may be left."""
+    yield _session_cluster
+    wait_for("threads of kafetrain have ended", lambda: not own_threads(), timeout=10)
+
+
+def own_threads() -> list[str]:
+    """Names of the threads that kafetrain has started and that run."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kafetrain-")]
 
 
 @pytest.fixture

@@ -159,6 +159,56 @@ def test_a_pause_stops_the_partition_and_runs_the_same_record_again_counting_not
     cluster.check_at_rest(settings, topic)
 
 
+def test_a_pause_holds_up_its_partition_for_handlers_on_other_threads_too(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings, journal = kafetrain_topic(2, prefix="orders"), make_settings(concurrency=3), Journal()
+    pauses = iter([True])
+
+    def handle(record: Record) -> None:
+        if record.key == b"a" and next(pauses, False):
+            raise Pause(retry_in=timedelta(seconds=1))
+
+    written = cluster.write(topic, b"a", b"m1", b"m2")
+    with KafkaConsumer.resilient(settings, topic, journal.recording(handle)) as consumer:
+        wait_for("it pauses", lambda: journal.places("abandoned"), check=consumer.check)
+        written += cluster.write(topic, b"b", b"m3", b"m4") + cluster.write(topic, b"c", b"m5", partition=1)
+        wait_for("all have succeeded", lambda: len(journal.places("ended")) == 5, check=consumer.check)
+
+    (paused_at,) = (event.time for event in journal.events if event.kind == "abandoned")
+    later = [e for e in journal.events if e.kind == "started" and e.partition == 0 and e.time > paused_at]
+    assert sorted(event.offset for event in later) == [0, 1, 2, 3]
+    assert min(event.time for event in later) - paused_at >= 1
+    journal.key_order(written)
+    cluster.check_at_rest(settings, topic)
+
+
+@pytest.mark.parametrize("attempt", [0, 1], ids=["source", "retry"])
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_future_that_ends_with_a_pause_asks_for_one(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, attempt: int, concurrency: int
+) -> None:
+    topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(concurrency=concurrency), Journal()
+    pauses = iter([True])
+
+    def handle(record: Record) -> Future[None]:
+        future: Future[None] = Future()
+        if get_retry_attempt(record) == attempt and next(pauses, False):
+            future.set_exception(Pause(retry_in=timedelta(milliseconds=200)))
+        elif attempt == 1 and record.value == b"m1" and get_retry_attempt(record) == 0:
+            future.set_exception(ValueError("no"))
+        else:
+            future.set_result(None)
+        return future
+
+    written = cluster.write(topic, b"a", b"m1", b"m2")
+    with KafkaConsumer.resilient(settings, topic, journal.recording(handle)) as consumer:
+        wait_for("both have succeeded", lambda: journal.offsets("ended") == [0, 1], check=consumer.check)
+    assert journal.attempts(0) == ([0, 0] if attempt == 0 else [0, 1, 1])
+    journal.key_order(written)
+    cluster.check_at_rest(settings, topic)
+
+
 def test_a_pause_of_a_retry_holds_up_the_retries_of_its_partition_and_counts_nothing(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
@@ -217,6 +267,30 @@ def test_a_handler_that_ends_the_program_stops_it_and_counts_nothing(
     assert journal.attempts(0)[-1] == attempt
     journal.no_loss(written)
     journal.key_order(written)
+
+
+@pytest.mark.parametrize("attempt", [0, 1], ids=["source", "retry"])
+def test_a_handler_may_stop_its_own_consumer(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, attempt: int
+) -> None:
+    """It only asks: the handler's own record still ends, and is committed."""
+    topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(), Journal()
+    cluster.write(topic, b"a", b"m1")
+
+    def handle(record: Record) -> None:
+        if get_retry_attempt(record) == attempt:
+            asked = Journal.now()
+            consumer.stop()
+            took.append(Journal.now() - asked)
+        else:
+            fail_first(record)
+
+    took: list[float] = []
+    consumer = KafkaConsumer.resilient(settings, topic, journal.recording(handle))
+    consumer.run()
+    assert took[0] < 1
+    assert journal.offsets("ended") == [0]
+    cluster.check_at_rest(settings, topic)
 
 
 # What is refused

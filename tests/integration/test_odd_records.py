@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kafetrain import KafetrainError, KafkaConsumer, Record, get_retry_attempt
+from kafetrain import ErrorTracker, KafetrainError, KafkaConsumer, Record, Settings, get_retry_attempt
 from kafetrain.errors import NewerFormatError
 from tests.integration.journal import Journal
 from tests.waiting import wait_for
@@ -24,6 +24,11 @@ pytestmark = pytest.mark.kafka
 def fail_first(record: Record) -> None:
     if get_retry_attempt(record) == 0:
         raise ValueError("the first time")
+
+
+def make_topics(settings: Settings, topic: str) -> None:
+    with ErrorTracker(settings) as tracker:
+        tracker.start_tracking(topic)
 
 
 def entry(*, version: int = 1) -> bytes:
@@ -102,6 +107,32 @@ def test_records_without_a_key_wait_for_none_but_themselves(
     journal.key_order(written)
 
 
+def test_records_of_an_aborted_transaction_never_run_and_those_of_a_committed_one_do(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    """Between them stand markers that are no records: positions have gaps, and none of them is waited for."""
+    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(), list[tuple[bytes, int]]()
+    cluster.write_in_transactions(
+        topic,
+        ("abort", [(b"a", b"aborted"), (b"b", b"aborted")]),
+        ("commit", [(b"a", b"m1"), (b"b", b"m2")]),
+        ("abort", [(b"a", b"aborted")]),
+        ("commit", [(b"a", b"m3")]),
+    )
+
+    def handle(record: Record) -> None:
+        seen.append((record.value, get_retry_attempt(record)))
+        fail_first(record)
+
+    with KafkaConsumer.resilient(settings, topic, handle) as consumer:
+        wait_for("all have succeeded", lambda: len(seen) == 6, check=consumer.check)
+    assert [value for value, attempt in seen if attempt == 1] in ([b"m1", b"m2", b"m3"], [b"m1", b"m3", b"m2"])
+    assert not any(value == b"aborted" for value, _ in seen)
+    (end,) = cluster.end_offsets(topic).values()
+    assert cluster.committed(settings.group_id, topic)[0][0] in (end - 1, end), "the last marker may stand behind it"
+    assert cluster.locks(f"redirect-{topic}") == {}
+
+
 # Foreign and damaged records of the auxiliary topics
 
 
@@ -109,8 +140,7 @@ def test_foreign_and_damaged_records_in_the_redirect_topic_are_logged_once_and_p
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, log: list[str]
 ) -> None:
     topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(), Journal()
-    with KafkaConsumer.resilient(settings, topic, journal.recording(fail_first)):
-        pass  # it has made the topics
+    make_topics(settings, topic)
     redirect, group = f"redirect-{topic}", settings.group_id
     damaged = [b"\xff\xfe", b"", b"hello", b"a/b/c", f"{group}/{topic}/0/x".encode(), f"{group}/{topic}/-1/0".encode()]
     foreign = [f"other/{topic}/0/0".encode(), f"{group}/other/0/0".encode(), b"group/other"]
@@ -134,8 +164,7 @@ def test_garbage_in_the_place_of_an_entry_is_a_pending_lock_and_its_record_still
 ) -> None:
     """The source was not committed past it: the record is delivered again and takes its place in the retry topic."""
     topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(), Journal()
-    with KafkaConsumer.resilient(settings, topic, journal.recording(fail_first)):
-        pass
+    make_topics(settings, topic)
     cluster.write(f"redirect-{topic}", f"{settings.group_id}/{topic}/0/0".encode(), b"\x00garbage")
     written = cluster.write(topic, b"a", b"m1", b"m2", b"m3")
 
@@ -231,8 +260,7 @@ def test_an_entry_of_a_newer_format_stops_its_partition_with_an_error(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, arrives: str
 ) -> None:
     topic, settings, journal = kafetrain_topic(prefix="orders"), make_settings(), Journal()
-    with KafkaConsumer.resilient(settings, topic, journal.recording(fail_first)):
-        pass
+    make_topics(settings, topic)
     redirect, id = f"redirect-{topic}", f"{settings.group_id}/{topic}/0/5".encode()
 
     def run() -> None:

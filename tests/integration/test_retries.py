@@ -108,6 +108,57 @@ def test_a_key_that_waits_an_hour_delays_no_other_key_of_its_partition(
     assert cluster.committed(settings.group_id, topic)[0][0] == 33, "P4: the source is committed past what waits"
 
 
+def test_source_partitions_that_share_a_retry_partition_keep_their_chains_apart(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    """With an explicit `retry_topic_partitions`; the same key in two source partitions is two chains."""
+    topic, journal = kafetrain_topic(5, prefix="orders"), Journal()
+    settings = make_settings(retry_topic_partitions=2, max_retries=2, concurrency=3)
+    written = [
+        record
+        for partition in range(5)
+        for record in cluster.write(topic, b"a", b"m fails %d" % partition, b"m fails 1", b"m", partition=partition)
+    ]
+    with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
+        wait_for("all but two have succeeded", lambda: len(journal.places("ended")) == 9, check=consumer.check)
+        wait_for("all are dead or parked", lambda: len(cluster.read(f"dlq-{topic}")) == 6, check=consumer.check)
+        wait_for("two keys are dead", lambda: len(consumer.tracker.locks(topic)) == 2, check=consumer.check)
+
+    dead = cluster.dead_places(f"dlq-{topic}")
+    assert {place: state for place, state in dead.items() if state == "exhausted"} == {
+        (3, 0): "exhausted",
+        (4, 0): "exhausted",
+    }
+    assert {(r.partition, dict(r.headers)["x-dlq-partition"]) for r in cluster.read(f"dlq-{topic}")} == {
+        (1, b"3"),
+        (0, b"4"),
+    }
+    journal.no_loss(written, dead)
+    journal.key_order(written, dead)
+    journal.honest_attempts()
+
+
+def test_one_consumer_handles_several_topics_each_with_retries_of_its_own(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topics, settings = [kafetrain_topic(prefix="orders"), kafetrain_topic(2, prefix="invoices")], make_settings()
+    journals = {topic: Journal() for topic in topics}
+    failing = {topic: Failing() for topic in topics}
+    written = {topic: cluster.write(topic, b"a", b"m1 fails 1", b"m2", b"m3 fails 2") for topic in topics}
+
+    def handle(record: Record) -> object:
+        return journals[record.topic].recording(failing[record.topic])(record)
+
+    with KafkaConsumer.resilient(settings, topics, handle) as consumer:
+        for topic, journal in journals.items():
+            wait_for(f"{topic} is done", lambda j=journal: len(j.offsets("ended")) == 3, check=consumer.check)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+    for topic, journal in journals.items():
+        journal.no_loss(written[topic])
+        journal.key_order(written[topic])
+        journal.honest_attempts()
+        cluster.check_at_rest(settings, topic)
+
+
 def test_a_retried_record_looks_like_its_source_record(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:

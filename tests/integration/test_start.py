@@ -34,7 +34,7 @@ def refusal(settings: Any, topic: str) -> str:
         with pytest.raises(ConfigurationError) as refused:
             start()
         texts.append(str(refused.value))
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("kafetrain-")]
+    assert not any(thread.name.startswith("kafetrain-") for thread in threading.enumerate())
     assert texts[0] == texts[1]
     return texts[0]
 
@@ -100,4 +100,17 @@ def test_of_several_topics_one_that_cannot_be_consumed_stops_the_start(
     consumer = KafkaConsumer.resilient(make_settings(), [topic, "orders-that-nobody-made"], never)
     with pytest.raises(ConfigurationError, match="does not exist"), consumer:
         pass
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("kafetrain-")]
+
+
+@pytest.mark.parametrize(("reset", "expected"), [("earliest", [0, 1, 2]), ("latest", [2])])
+def test_a_group_without_offsets_begins_where_it_is_told_to(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, reset: str, expected: list[int]
+) -> None:
+    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(auto_offset_reset=reset), list[int]()
+    cluster.write(topic, b"a", b"m1", b"m2")
+    with KafkaConsumer.resilient(settings, topic, lambda record: seen.append(record.offset)) as consumer:
+        (at, metadata), *_ = wait_for("it has begun", lambda: [*cluster.committed(settings.group_id, topic).values()])
+        assert (at in (0, 2), metadata.startswith("kafetrain:")) == (True, True)
+        cluster.write(topic, b"a", b"m3")
+        wait_for("the new one is handled", lambda: 2 in seen, check=consumer.check)
+    assert seen == expected

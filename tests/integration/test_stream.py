@@ -15,6 +15,7 @@ from kafetrain import (
     ErrorTracker,
     KafkaConsumer,
     NotTrackedError,
+    Pause,
     Settings,
     get_retry_attempt,
     is_retry_message,
@@ -92,6 +93,23 @@ def test_leaving_the_loop_leaves_its_record_to_the_next_consumer(
             if record.offset == 9:
                 consumer.stop()
     assert seen == [0, 1, *range(2, 3), *range(2, 10)]
+    cluster.check_at_rest(settings, topic)
+
+
+def test_failing_with_a_pause_brings_the_same_record_again_and_counts_nothing(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, settings, seen = kafetrain_topic(prefix="orders"), make_settings(), list[tuple[int, int]]()
+    cluster.write(topic, b"a", b"m1", b"m2")
+    with resilient_consumer(settings, topic) as (consumer, tracker):
+        for record in consumer.stream(topic):
+            seen.append((record.offset, get_retry_attempt(record)))
+            if len(seen) == 1:
+                consumer.fail(Pause(retry_in=timedelta(milliseconds=100)))
+            if record.offset == 1:
+                consumer.stop()
+        assert tracker.locks(topic) == []
+    assert seen == [(0, 0), (0, 0), (1, 0)]
     cluster.check_at_rest(settings, topic)
 
 

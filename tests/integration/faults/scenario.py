@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kafka.errors import KafkaError
+
 from kafetrain.testing import Broker
 from tests.integration.cluster import Cluster
 from tests.integration.faults.history import BrokenPromise, History, HistoryReader, Place
@@ -123,7 +125,7 @@ class Scenario:
         self._count += len(plans)
 
     @contextlib.contextmanager
-    def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.2) -> Iterator[None]:
+    def producing(self, plans: Sequence[Plan] = THREE_IN_TEN_FAIL, every_s: float = 0.4) -> Iterator[None]:
         """Produce all the while, in a thread; what it met is raised at the end."""
         stopping, errors = threading.Event(), list[BaseException]()
 
@@ -153,9 +155,20 @@ class Scenario:
         return process
 
     def reconnect(self) -> None:
-        """The broker has been away: the test's own clients would still look for it."""
+        """The broker has been away. Returns when it knows its groups again."""
         self.cluster.close()
         self.cluster = Cluster(self.broker)
+
+        def knows_its_groups() -> bool:
+            try:
+                self.cluster.committed(self.job.group, self.topic)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                return False
+            return True
+
+        wait_for("the group's coordinator is there", knows_its_groups)
 
     def history(self) -> History:
         return History(self._reader.read())

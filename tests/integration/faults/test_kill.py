@@ -17,7 +17,7 @@ from tests.integration.faults.worker import Plan, Point
 
 pytestmark = pytest.mark.kafka
 
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 6
 # Of each key: two that recover, one of them late; one that dies later on, and two behind it.
 PLANS = [Plan()] * 8 + [Plan(1)] * 8 + [Plan(), Plan(-1)] * 4 + [Plan(3)] * 8 + [Plan(9), Plan()] * 4 + [Plan(1)] * 16
 

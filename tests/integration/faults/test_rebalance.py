@@ -24,7 +24,7 @@ def works(history: History, process: Process, *, since: int = 0) -> bool:
 
 @pytest.mark.parametrize("assignor", ["crossed", "cooperative-sticky"])
 def test_members_join_leave_and_die_under_load(new_scenario: ScenarioFactory, assignor: str) -> None:
-    scenario = new_scenario(PARTITIONS, keys=12, assignor=assignor, backoff_ms=200, work_ms=5)
+    scenario = new_scenario(PARTITIONS, keys=12, assignor=assignor, backoff_ms=100, work_ms=5)
     with scenario.producing(PLANS):
         first = scenario.start()
         scenario.wait_for("the first process works alone", lambda history: works(history, first))

@@ -14,13 +14,13 @@ def test_sigterm_ends_a_process_with_0_after_all_that_ran_has_ended_and_is_commi
     new_scenario: ScenarioFactory,
 ) -> None:
     scenario = new_scenario(work_ms=20, concurrency=1)
-    scenario.produce([Plan()] * 200)
+    scenario.produce([Plan()] * 80)
     process = scenario.start()
     scenario.wait_for("some records have ended", lambda history: history.count("ended") > 10)
     process.stop()
     history = scenario.history()
     assert history.count("drained") == 1
-    assert history.count("started") == history.count("ended") < 200, "it stops in the middle, and nothing is cut off"
+    assert history.count("started") == history.count("ended") < 80, "it stops in the middle, and nothing is cut off"
     committed = scenario.cluster.committed(scenario.job.group, scenario.topic)
     assert sum(at for at, _ in committed.values()) == history.count("ended")
     scenario.finish(scenario.start()).nothing_twice()
