@@ -8,7 +8,7 @@ ErrorTracker ── SourcePath / OwnRetryLoop   decide, by the rules in core
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
@@ -45,6 +45,9 @@ class ErrorTracker:
         """For the layers above."""
         self._client = client
         self._parts: Parts | None = None
+        self.submit: Callable[[Record, Handler], Outcome | Pending] = self._not_running
+        """As `process`, for source records, without waiting until it is durable. The source path's own method while
+        something is tracked: this is the hot path."""
         self._by_assignment: set[Side] = set()
 
     # Life
@@ -84,6 +87,7 @@ class ErrorTracker:
         """End the threads and free the clients, bounded by `shutdown_timeout`. What is under way is finished first,
         where a broker answers. Calling it again does nothing."""
         parts, self._parts = self._parts, None
+        self.submit = self._not_running
         if parts is not None:
             parts.close(self.settings.shutdown_timeout)
         self.state.forget_all()
@@ -182,14 +186,8 @@ class ErrorTracker:
         topic = self._retry_topic_of(record)
         if topic is not None:
             return self._running().own_loop.process(record, topic, handler)
-        result = self._running().source.submit(record, handler)
+        result = self.submit(record, handler)
         return result if isinstance(result, Outcome) else result.done.result()
-
-    def submit(self, record: Record, handler: Handler) -> Outcome | Pending:
-        """As `process`, for source records, without waiting until it is durable."""
-        if (parts := self._parts) is None:
-            raise NotTrackedError(record.topic)
-        return parts.source.submit(record, handler)
 
     def resilient_handler(self, handler: Handler) -> Handler:
         """`process` as a callable, to wrap a handler of any framework. It returns the `Outcome`."""
@@ -272,6 +270,10 @@ class ErrorTracker:
         """The running parts. `NotTrackedError` before the first `start_tracking`."""
         return self._running()
 
+    @staticmethod
+    def _not_running(record: Record, handler: Handler) -> Outcome | Pending:
+        raise NotTrackedError(record.topic)
+
     def _retry_topic_of(self, record: Record) -> PreparedTopics | None:
         return self.state.by_retry_topic.get(record.topic)
 
@@ -283,4 +285,5 @@ class ErrorTracker:
     def _started(self) -> Parts:
         if self._parts is None:
             self._parts = Parts(self.client, self.state, self.settings, self.clock)
+            self.submit = self._parts.source.submit
         return self._parts
