@@ -115,7 +115,7 @@ class KafkaPythonClient:
         session_ms = self._session_timeout_ms()
         options = {
             "session_timeout_ms": session_ms,
-            "heartbeat_interval_ms": min(3_000, session_ms // 3),
+            "heartbeat_interval_ms": min(1_000, session_ms // 3),  # a member learns of a rebalance by one
             "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
         }
         ours = {"group_id": group, "auto_offset_reset": auto_offset_reset}

@@ -28,6 +28,9 @@ CLOSE_TIMEOUT_MS = 5_000
 
 LEAVE_TIMEOUT_MS = 1_000
 
+TOPICS_TIMEOUT_MS = 2_000
+"""What `subscribe` waits at most until the topics are known."""
+
 ASK_AGAIN_AFTER_S = 0.005
 RETRY_AFTER_S = 0.05
 
@@ -55,6 +58,10 @@ class KafkaPythonConsumer:
 
     def subscribe(self, topics: Collection[str], events: RebalanceEvents) -> None:
         self._consumer.subscribe(topics=sorted(topics), listener=_Listener(self, events))
+        # A member that joins before it knows its topics' partitions joins again when it does, and the group with it.
+        deadline, cluster = time.monotonic() + TOPICS_TIMEOUT_MS / 1000, self._consumer._cluster
+        while time.monotonic() < deadline and not all(map(cluster.partitions_for_topic, topics)):
+            self._closing.wait(ASK_AGAIN_AFTER_S)
 
     def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
         read_already = self._consumer.assignment()
@@ -125,7 +132,7 @@ class KafkaPythonConsumer:
             return
         self._close_deadline = time.monotonic() + CLOSE_TIMEOUT_MS / 1000
         self._closing.set()
-        self._join.stop()
+        self._join.stop(LEAVE_TIMEOUT_MS)
         # A rebalance may be waiting for work in flight; what it commits must arrive before we leave.
         self._none_leaving.wait((CLOSE_TIMEOUT_MS + LEAVE_TIMEOUT_MS) / 1000)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kafka import errors as kafka_errors
 from kafka.consumer.fetcher import Fetcher
+from kafka.coordinator.base import MemberState
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
@@ -164,9 +165,20 @@ class GroupJoin:
         """Wait for a join under way; False while it is. Until then nothing may be fetched: the assignment changes."""
         return self._task is None or self._wait(timeout_ms)
 
-    def stop(self) -> None:
-        """No further request to join. A member that asks again after it has left would hold up the group."""
+    def stop(self, timeout_ms: float) -> None:
+        """No further request to join. A member that asks again after it has left would hold up the group.
+
+        So would one that has its id and does not join with it: the library leaves only what has joined, and the broker
+        waits for the member as long as its session.
+        """
         self._stopped.set()
+        try:
+            self.settle(timeout_ms)
+        except Exception:
+            pass  # it was cancelled
+        coordinator = self._coordinator
+        if coordinator.state is MemberState.UNJOINED and coordinator._generation.has_member_id():
+            coordinator.state = MemberState.REBALANCING  # now it leaves
 
     def _ensure_active_group(self, timeout_ms: float | None = None) -> bool:
         if self._task is None:

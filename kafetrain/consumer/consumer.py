@@ -6,12 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from kafetrain.client.ports import Client
 from kafetrain.clock import Clock, SystemClock
-from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose
+from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose_for_successes
 from kafetrain.consumer.source_loop import SourceLoop
 from kafetrain.consumer.stream import Stream
 from kafetrain.errors import ConfigurationError
@@ -107,7 +108,7 @@ class KafkaConsumer:
         )
         workers = Workers(self._settings.concurrency, "kafetrain-handler")
         try:
-            composed = compose(self._middlewares, handler)
+            composed = partial(compose_for_successes, self._middlewares, handler)
             loop = SourceLoop(names, composed, consumer, workers, self._settings, self._clock, tracker)
         except BaseException:
             consumer.close()

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock
 from kafetrain.consumer.delivery import Slot, current_slot
-from kafetrain.core.ledger import Ledger
+from kafetrain.core.ledger import Ledger, ranges_of
 from kafetrain.core.lock_table import ChainKey
 from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
 from kafetrain.handlers import future_of, has_no_outcome
@@ -56,8 +57,8 @@ class SourcePartition:
         self._whole_batches, self._is_writing = whole_batches, is_writing
         self._keys: dict[ChainKey, deque[Record]] = {}
         self._done: deque[int] = deque()  # offsets; appended by any thread, taken by the loop's
-        self._batches: deque[tuple[int, int]] = deque()  # last offset and bytes of what was dispatched
-        self.open_bytes = 0
+        self._runs: deque[_Run] = deque()  # batches that ran or run, to be collected
+        self._batches: deque[_Batch] = deque()  # what was dispatched and is not complete
         self._active = 0  # units that run, and futures that records wait for
         self._futures: set[Future[Any]] = set()
         self._paused_until: float | None = None
@@ -68,10 +69,8 @@ class SourcePartition:
 
     def dispatch(self, records: Sequence[Record]) -> None:
         """Hand over what was polled, in offset order."""
-        self.ledger.begin_all([record.offset for record in records])
-        size = sum([len(record.value or b"") + len(record.key or b"") for record in records])
-        self.open_bytes += size
-        self._batches.append((records[-1].offset, size))
+        self.ledger.begin_all(list(map(_offset, records)))
+        self._batches.append(_Batch(records))
         if self._whole_batches:
             self._workers.submit(partial(self._run_batch, records))
             return
@@ -90,12 +89,24 @@ class SourcePartition:
 
     def collect(self) -> None:
         """Complete in the ledger what workers have completed."""
-        done = self._done
-        if not done:
-            return
-        next_offset = self.ledger.complete_all([done.popleft() for _ in range(len(done))])
-        while self._batches and self._batches[0][0] < next_offset:
-            self.open_bytes -= self._batches.popleft()[1]
+        ledger, done, runs = self.ledger, self._done, self._runs
+        for run in tuple(runs):
+            over = run.over  # read first: nothing ends after it
+            if (last := run.last) >= run.first:
+                ledger.complete_range(run.first, last)
+                run.first = last + 1
+            if over:
+                runs.remove(run)
+        if done:
+            for first, last in ranges_of([done.popleft() for _ in range(len(done))]):
+                ledger.complete_range(first, last)
+        while self._batches and self._batches[0].records[-1].offset < ledger.next_offset:
+            self._batches.popleft()
+
+    @property
+    def open_bytes(self) -> int:
+        """Of the batches that are not complete: keys and values."""
+        return sum(batch.size_bytes for batch in self._batches)
 
     def to_commit(self) -> Committed | None:
         """None where nothing has moved since `committed`."""
@@ -142,17 +153,19 @@ class SourcePartition:
         """The only worker: in order, but for what waits behind an owned key."""
         if not self._begin(partial(self._run_batch, records)):
             return
-        slot, keys, done, handler = current_slot(), self._keys, self._done.append, self._handler
+        slot, keys, handler = current_slot(), self._keys, self._handler
+        run = self._new_run(records[0])
         try:
             for at, record in enumerate(records):
                 if self._leaving:
                     return
                 if keys and self._queued_behind(record):
+                    run = self._new_run(record, after=run)
                     continue
                 try:
                     result = handler(record)
                     if slot.future is None and (result is None or type(result) is Outcome):
-                        done(record.offset)
+                        run.last = record.offset
                         continue
                     future = _future(slot, result)
                 except Pause as pause:
@@ -160,14 +173,24 @@ class SourcePartition:
                     self._suspend(pause, partial(self._run_batch, records[at:]))
                     return
                 if future is None:
-                    done(record.offset)
+                    run.last = record.offset
                 else:
+                    run = self._new_run(record, after=run)
                     self._wait_for(record, future, own=True)
         except BaseException as error:
             slot.future = None
             self._fatal(error)
         finally:
+            run.over = True
             self._end()
+
+    def _new_run(self, record: Record, *, after: _Run | None = None) -> _Run:
+        """Of records that complete in turn, from this one on; or behind this one, which does not."""
+        if after is not None:
+            after.over = True
+        run = _Run(record.offset if after is None else record.offset + 1)
+        self._runs.append(run)
+        return run
 
     def _run_key(self, key: ChainKey) -> None:
         """One key's queue until it is empty, or a record of it waits for a future."""
@@ -272,6 +295,34 @@ class SourcePartition:
             self._leaving = True
         if not too_late:  # otherwise the record is its next owner's
             self._on_fatal(error)
+
+
+_offset = attrgetter("offset")
+
+
+class _Batch:
+    """Records that were dispatched together. Their size is measured only where they are still open later."""
+
+    __slots__ = ("_size_bytes", "records")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self._size_bytes: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        if self._size_bytes is None:
+            self._size_bytes = sum([len(record.value or b"") + len(record.key or b"") for record in self.records])
+        return self._size_bytes
+
+
+class _Run:
+    """Records that one worker completes in turn. It only moves `last` on; the loop's thread collects up to there."""
+
+    __slots__ = ("first", "last", "over")
+
+    def __init__(self, first: int) -> None:
+        self.first, self.last, self.over = first, first - 1, False
 
 
 def _future(slot: Slot, result: object) -> Future[Any] | None:

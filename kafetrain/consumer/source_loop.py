@@ -6,7 +6,7 @@ delivers nothing until its locks are restored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -29,19 +29,22 @@ FULL_WAIT_S = 0.005
 
 
 class SourceLoop:
-    """The thread that calls `step` owns it; `close` on the same thread, after the last step."""
+    """The thread that calls `step` owns it; `close` on the same thread, after the last step.
+
+    `compose` gives the handler of a partition, told how to ask whether that has no locks.
+    """
 
     def __init__(
         self,
         topics: Sequence[str],
-        handler: Handler,
+        compose: Callable[[Callable[[], bool]], Handler],
         consumer: ConsumerPort,
         workers: Workers,
         settings: Settings,
         clock: Clock,
         tracker: ErrorTracker | None,
     ) -> None:
-        self._handler, self._consumer, self._workers = handler, consumer, workers
+        self._compose, self._consumer, self._workers = compose, consumer, workers
         self._settings, self._clock, self._tracker = settings, clock, tracker
         patience_s = settings.shutdown_timeout.total_seconds()
         self._owned = Ownership[SourcePartition](consumer, clock, patience_s, self._claim, self._release)
@@ -53,15 +56,16 @@ class SourceLoop:
             self._tracker.check()
         self._owned.take_events()
         self._take_over()
-        for place, records in self._consumer.poll(timedelta(seconds=self._wait_s())).items():
-            if (part := self._owned.partitions.get(place)) is not None:
-                part.dispatch(records)
+        polled = self._consumer.poll(timedelta(seconds=self._wait_s()))
         for part in self._owned:
             part.collect()
+        self._keep_bounds()  # before the dispatch: what ended meanwhile needs no measuring
+        for place, records in polled.items():
+            if (owned := self._owned.partitions.get(place)) is not None:
+                owned.dispatch(records)
         if self._fatal is not None:
             raise self._fatal
         self._owned.answer_handovers()
-        self._keep_bounds()
         self._owned.commit_if_due()
 
     def close(self) -> None:
@@ -107,7 +111,7 @@ class SourceLoop:
                 place,
                 position,
                 metadata,
-                self._handler,
+                self._compose(_always if claim is None else claim.is_calm),
                 self._workers,
                 self._clock,
                 self._set_fatal,
@@ -149,6 +153,10 @@ class SourceLoop:
         """On any thread: the loop's next step raises it. The first one counts."""
         if self._fatal is None:
             self._fatal = error
+
+
+def _always() -> bool:
+    return True
 
 
 def _writes(claim: Claim | None) -> bool:

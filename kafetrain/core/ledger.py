@@ -1,64 +1,83 @@
 """Offset ledger: how far one partition may be committed.
 
-Kafka keeps one position per partition, while keys end in any order. The ledger stores what is open, and what is
-complete behind it: memory follows the work in flight. Pure, no lock: one thread owns it. Amortised O(1) a record.
+Kafka keeps one position per partition, while keys end in any order. The ledger stores the complete offsets behind the
+oldest open one as ranges: memory follows the gaps between them, not their number. Offsets that the log does not have
+(compacted away, transaction markers) count as complete. Pure, no lock: one thread owns it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from itertools import islice
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "ranges_of"]
 
 
 class Ledger:
-    """`next_offset` is the position to commit: every record below it is complete, for good."""
+    """`next_offset` is the position to commit: every record below it is complete, for good.
+
+    Ranges are pairs of a first and a last offset, both included.
+    """
 
     def __init__(self, next_offset: int) -> None:
         self.next_offset = next_offset
-        self._begun: deque[int] = deque()  # in offset order
-        self._complete: set[int] = set()  # ended out of turn
+        self._end = next_offset  # all below has been read, or does not exist
+        self._firsts: list[int] = []  # of complete ranges above `next_offset`: sorted, apart, never adjacent
+        self._lasts: list[int] = []
+        self._behind = 0  # offsets in them
 
     @property
     def open_count(self) -> int:
         """Records begun and not complete."""
-        return len(self._begun) - len(self._complete)
+        return self._end - self.next_offset - self._behind
 
     def begin(self, offset: int) -> None:
         """A record was read. Offsets rise from call to call."""
-        self._begun.append(offset)
+        missing_from, self._end = self._end, offset + 1
+        if offset > missing_from:
+            self.complete_range(missing_from, offset - 1)
 
-    def begin_all(self, offsets: Iterable[int]) -> None:
+    def begin_all(self, offsets: Sequence[int]) -> None:
         """As `begin`, for a batch."""
-        self._begun.extend(offsets)
+        if offsets and offsets[0] == self._end and offsets[-1] - offsets[0] + 1 == len(offsets):
+            self._end = offsets[-1] + 1
+        else:
+            for offset in offsets:
+                self.begin(offset)
 
     def complete(self, offset: int) -> int:
         """Mark a begun offset, any number of times; return the position to commit."""
-        if offset >= self.next_offset:
-            self._complete.add(offset)
-        return self._advance()
+        return self.complete_range(offset, offset)
 
-    def complete_all(self, offsets: list[int]) -> int:
-        """As `complete`, for many begun offsets, each at or above `next_offset`."""
-        begun, count = self._begun, len(offsets)
-        if not self._complete and list(islice(begun, count)) == offsets:
-            # Nothing ended out of turn: the healthy path, without a look at each.
-            for _ in offsets:
-                begun.popleft()
-            if offsets:
-                self.next_offset = offsets[-1] + 1
+    def complete_range(self, first: int, last: int) -> int:
+        """As `complete`, for all begun offsets from `first` to `last`."""
+        first = max(first, self.next_offset)
+        if first > last:
             return self.next_offset
-        self._complete.update(offsets)
-        return self._advance()
-
-    def _advance(self) -> int:
-        begun, complete = self._begun, self._complete
-        last = None
-        while begun and begun[0] in complete:
-            last = begun.popleft()
-            complete.remove(last)
-        if last is not None:
+        firsts, lasts = self._firsts, self._lasts
+        if not firsts and first == self.next_offset:  # nothing ended out of turn: the healthy path
             self.next_offset = last + 1
+            return self.next_offset
+        # The ranges that this one touches or overlaps become one with it.
+        low, high = bisect_left(lasts, first - 1), bisect_right(firsts, last + 1)
+        if low < high:
+            first, last = min(first, firsts[low]), max(last, lasts[high - 1])
+            self._behind -= sum(lasts[at] - firsts[at] + 1 for at in range(low, high))
+        if first == self.next_offset:
+            self.next_offset = last + 1
+            del firsts[low:high], lasts[low:high]
+        else:
+            firsts[low:high], lasts[low:high] = [first], [last]
+            self._behind += last - first + 1
         return self.next_offset
+
+
+def ranges_of(offsets: Iterable[int]) -> list[tuple[int, int]]:
+    """Offsets in any order, as ranges without gaps."""
+    found: list[tuple[int, int]] = []
+    for offset in sorted(offsets):
+        if found and found[-1][1] + 1 == offset:
+            found[-1] = (found[-1][0], offset)
+        else:
+            found.append((offset, offset))
+    return found

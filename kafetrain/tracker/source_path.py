@@ -60,8 +60,7 @@ class SourcePath:
         Raises on: `Pause`, and what is no `Exception` (`KeyboardInterrupt`, `SystemExit`); then nothing was written.
         """
         claim = self._state.source_claims.get((record.topic, record.partition))  # type: ignore[call-overload]  # a TopicPartition is such a tuple; building one would cost more than the look-up
-        # Without the mutex, so in this order: a redirect that ends moves its record from `writing` to the chains.
-        if claim is None or claim.writing or claim.locks.chains or not claim.ready:
+        if claim is None or not claim.is_calm():
             claim = self.claim_of(record)
             key = chain_key(payload(record, "key"), record.offset)
             with self._state.mutex:

@@ -65,6 +65,11 @@ class Claim:
     writing: dict[ChainKey, Future[Any]] = field(default_factory=dict)
     """Source side: redirects under way, by chain. The next of the chain waits for them."""
 
+    def is_calm(self) -> bool:
+        """No lock and no redirect: any record may run without a further look. Any thread, without the mutex."""
+        # In this order: a redirect that ends moves its record from `writing` to the chains.
+        return not (self.writing or self.locks.chains) and self.ready and not self.released
+
     @property
     def is_writing(self) -> bool:
         """A redirect is in flight. Any thread."""

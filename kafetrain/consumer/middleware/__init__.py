@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from kafetrain.consumer.middleware.error_handling import ErrorHandlingMiddleware
 from kafetrain.consumer.middleware.logging import LoggingMiddleware
 from kafetrain.record import Handler, Middleware, Record
 
-__all__ = ["ErrorHandlingMiddleware", "LoggingMiddleware", "compose"]
+__all__ = ["ErrorHandlingMiddleware", "LoggingMiddleware", "compose", "compose_for_successes"]
 
 
 def compose(middlewares: Iterable[Middleware], handler: Handler) -> Handler:
@@ -16,6 +16,37 @@ def compose(middlewares: Iterable[Middleware], handler: Handler) -> Handler:
     for middleware in reversed(tuple(middlewares)):
         handler = _around(middleware, handler)
     return handler
+
+
+def compose_for_successes(middlewares: Sequence[Middleware], handler: Handler, is_calm: Callable[[], bool]) -> Handler:
+    """As `compose`, without a call of middlewares that have nothing to do.
+
+    A middleware with a true attribute `skips_successes` asks not to be called for a record whose handler simply returns
+    None while the partition has no locks: `is_calm()`. Where all are such, the handler runs first, and they are called
+    with what came of it, should it be anything else.
+    """
+    full = compose(middlewares, handler)
+    if not middlewares or not all(getattr(middleware, "skips_successes", False) for middleware in middlewares):
+        return full
+
+    def call(record: Record) -> object:
+        if not is_calm():
+            return full(record)
+        try:
+            result = handler(record)
+            if result is None:
+                return None
+        except Exception as caught:
+            error = caught
+        else:
+            return compose(middlewares, lambda _: result)(record)
+
+        def fail(_: Record) -> object:
+            raise error
+
+        return compose(middlewares, fail)(record)
+
+    return call
 
 
 def _around(middleware: Middleware, call_next: Handler) -> Handler:

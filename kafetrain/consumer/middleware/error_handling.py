@@ -19,6 +19,8 @@ class ErrorHandlingMiddleware:
     The retries themselves are a `RetryManager`'s. Any thread.
     """
 
+    skips_successes = True
+
     def __init__(self, tracker: ErrorTracker) -> None:
         if not isinstance(tracker, ErrorTracker):
             raise ConfigurationError(f"ErrorHandlingMiddleware needs an ErrorTracker, not {type(tracker).__name__}")

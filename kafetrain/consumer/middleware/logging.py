@@ -21,6 +21,7 @@ class LoggingMiddleware:
 
     def __init__(self, success_level: str | None = None, *, error_text: bool = False) -> None:
         self._success_level, self._error_text = success_level, error_text
+        self.skips_successes = success_level is None
 
     def __call__(self, record: Record, call_next: Handler) -> object:
         try:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafetrain.core.ledger import Ledger
+from kafetrain.core.ledger import Ledger, ranges_of
 
 
 def test_nothing_is_committed_past_an_open_record() -> None:
     ledger = Ledger(10)
     ledger.begin_all([10, 11, 12])
-    assert ledger.complete_all([11, 12]) == 10
+    assert ledger.complete_range(11, 12) == 10
     assert ledger.complete(10) == 13
 
 
 def test_gaps_between_offsets_are_passed() -> None:
     ledger = Ledger(0)
     ledger.begin_all([3, 7, 20])
-    assert ledger.complete(3) == 4
-    assert ledger.complete_all([20, 7]) == 21
+    assert ledger.complete(3) == 7
+    assert [ledger.complete(20), ledger.complete(7)] == [7, 21]
 
 
 def test_completing_twice_changes_nothing() -> None:
@@ -28,6 +28,24 @@ def test_completing_twice_changes_nothing() -> None:
     assert ledger.complete(0) == 1
     assert ledger.complete(0) == 1
     assert ledger.open_count == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)), max_size=20))
+def test_ranges_complete_what_their_offsets_would(ranges: list[tuple[int, int]]) -> None:
+    one_by_one, by_range = Ledger(0), Ledger(0)
+    for ledger in (one_by_one, by_range):
+        ledger.begin_all(range(50))
+    for first, length in ranges:
+        by_range.complete_range(first, first + length)
+        for offset in range(first, first + length + 1):
+            one_by_one.complete(offset)
+        assert by_range.next_offset == one_by_one.next_offset
+        assert by_range.open_count == one_by_one.open_count
+
+
+def test_offsets_in_any_order_make_ranges() -> None:
+    assert ranges_of([5, 3, 4, 9, 7, 8]) == [(3, 5), (7, 9)]
+    assert ranges_of([]) == []
 
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.randoms(use_true_random=False))
