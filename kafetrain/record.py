@@ -95,7 +95,19 @@ class RetryHeader:
     KEY = "x-retry-key"
     """On tombstones: the record key, raw bytes; absent where the record has no key."""
     CONTROL = "x-retry-control"
-    """On control records: what is asked for the key (`release` or `replay`)."""
+    """On control records: what is asked for the key (`release`, `replay`, `append`, `retry-now`, `skip`)."""
+    DEAD_AT = "x-retry-dead-at"
+    """On control records that append one dead letter: its `partition/offset`."""
+    COMMAND = "x-retry-command"
+    """On control records, and on what was written because of one: the command's own id."""
+    BY = "x-retry-by"
+    """Who asked for it."""
+    AT = "x-retry-at"
+    """When it was asked for."""
+    WHY = "x-retry-why"
+    """Why, in the operator's words."""
+    TRANSFORM = "x-retry-transform"
+    """`module:function` that changed the payload before it ran again."""
 
 
 class DlqHeader:
@@ -112,8 +124,16 @@ class DlqHeader:
     STATE = "x-dlq-state"
     TIMESTAMP = "x-dlq-timestamp"
     FIRST_FAILURE = "x-dlq-first-failure"
+    SOURCE_TIMESTAMP = "x-dlq-source-timestamp"
+    """The source record's own timestamp."""
     NULL_HEADERS = "x-dlq-null-headers"
     NULL_VALUE = "x-dlq-null-value"
+    COMMAND = "x-dlq-command"
+    """On copies that a command changed, and marks that it left: the command's own id."""
+    TRANSFORM = "x-dlq-transform"
+    """On a copy that a command changed: the `module:function` that did."""
+    REPLAYED = "x-dlq-replayed"
+    """On a mark: the `partition/offset` of the dead letter that was put into retry again."""
 
 
 class MessageId(NamedTuple):

@@ -6,9 +6,10 @@ record's own header that looks like ours (a copy of a retried record, say) there
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from kafetrain.core.control import Audit, Control
 from kafetrain.core.entry import Entry, cut
 from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader
 
@@ -18,6 +19,7 @@ __all__ = [
     "RetryInfo",
     "decode_retry",
     "dlq_headers",
+    "restored",
     "retry_headers",
     "tombstone_headers",
 ]
@@ -34,6 +36,12 @@ class DeadLetterState:
     NOT_RETRIABLE = "not-retriable"
     PARKED = "parked"
     MALFORMED = "malformed"
+    SKIPPED = "skipped"
+    """An operator took it out of the way."""
+    TRANSFORMED = "transformed"
+    """A copy with another payload, made by a command that replays it. The original stays."""
+    REPLAYED = "replayed"
+    """No record: the mark that a dead letter was put into retry again while its key was not dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class RetryInfo:
     attempt: int
     due_ms: int
     lock_offset: int
-    control: str | None
+    control: Control | None
     user_headers: Headers
     null_value: bool
     """The value travels as empty; it was null."""
@@ -98,6 +106,7 @@ def dlq_headers(
     reason: str | None,
     now_ms: int,
     first_failure_ms: int | None,
+    source_timestamp_ms: int,
 ) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then those of the dead letter."""
     ours: list[tuple[str, object]] = [
@@ -112,6 +121,7 @@ def dlq_headers(
         (DlqHeader.STATE, state),
         (DlqHeader.TIMESTAMP, now_ms),
         (DlqHeader.FIRST_FAILURE, first_failure_ms),
+        (DlqHeader.SOURCE_TIMESTAMP, source_timestamp_ms),
     ]
     return _joined(own, ours, DlqHeader.NULL_HEADERS)
 
@@ -131,7 +141,8 @@ def _joined(own: Headers, ours: list[tuple[str, object]], nulls_name: str) -> li
     return [(name, b"" if value is None else value) for name, value in own] + _encoded(ours)
 
 
-def _restored(own: Headers, nulls: bytes | None) -> Headers:
+def restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
+    """The record's own headers as they were, with the nulls that travelled as empty."""
     if not nulls:
         return tuple(own)
     positions = {int(text) for text in nulls.split(b",") if text.isdigit()}
@@ -146,10 +157,12 @@ def decode_retry(record: Record) -> RetryInfo:
         raise Malformed(f"no {RetryHeader.ID}")
     ours = {name: value for name, value in headers[start:] if name in _OURS and value is not None}
     later = [pair for pair in headers[start:] if pair[0] not in _OURS]  # something on its way added a header
-    own = _restored(headers[:start], ours.get(RetryHeader.NULL_HEADERS))
+    own = restored(headers[:start], ours.get(RetryHeader.NULL_HEADERS))
 
-    def text(name: str) -> str:
+    def text(name: str, default: str | None = None) -> str:
         if name not in ours:
+            if default is not None:
+                return default
             raise Malformed(f"no {name}")
         try:
             return ours[name].decode()
@@ -177,7 +190,27 @@ def decode_retry(record: Record) -> RetryInfo:
         attempt=max(0, number(RetryHeader.ATTEMPT, 0)),
         due_ms=max(0, number(RetryHeader.DUE, 0)),
         lock_offset=number(RetryHeader.LOCK_OFFSET),
-        control=text(RetryHeader.CONTROL) if RetryHeader.CONTROL in ours else None,
+        control=_control(id, text, number) if RetryHeader.CONTROL in ours else None,
         user_headers=tuple(own) + tuple(later),
         null_value=RetryHeader.NULL_VALUE in ours,
+    )
+
+
+def _control(id: MessageId, text: Callable[..., str], number: Callable[..., int]) -> Control:
+    place = text(RetryHeader.DEAD_AT, "")
+    partition, _, offset = place.partition("/")
+    if place and not (partition.isdecimal() and offset.isdecimal()):
+        raise Malformed(f"{RetryHeader.DEAD_AT} is no partition/offset")
+    return Control(
+        action=text(RetryHeader.CONTROL),
+        id=id,
+        lock_offset=number(RetryHeader.LOCK_OFFSET),
+        audit=Audit(
+            command=text(RetryHeader.COMMAND, ""),
+            by=text(RetryHeader.BY, "unknown"),
+            at_ms=number(RetryHeader.AT, 0),
+            why=text(RetryHeader.WHY, "") or None,
+            transform=text(RetryHeader.TRANSFORM, "") or None,
+        ),
+        dead_at=(int(partition), int(offset)) if place else None,
     )

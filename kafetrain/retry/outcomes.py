@@ -92,9 +92,10 @@ class Outcomes:
 
     def obey(self, part: RetryPartition, record: Record, info: RetryInfo) -> None:
         """Do what a control record asks for. It only acts while the key is dead, so obeying twice changes nothing."""
-        if info.control != RELEASE:
+        action = info.control and info.control.action
+        if action != RELEASE:
             raise FatalError(
-                f"{place_of(record)} asks to {info.control!r} a key, which this version does not know: upgrade this "
+                f"{place_of(record)} asks to {action!r} a key, which this version does not know: upgrade this "
                 f"instance first. Nothing past it is committed."
             )
         with self._state.mutex:

@@ -124,6 +124,7 @@ class Writes:
             reason=why.reason,
             now_ms=self._clock.now_ms(),
             first_failure_ms=why.first_failure_ms,
+            source_timestamp_ms=source.timestamp_ms,
         )
         if _is_empty(source):
             headers.append((DlqHeader.NULL_VALUE, b"1"))

@@ -80,13 +80,13 @@ def test_header_names_are_public() -> None:
         "x-retry-" + name
         for name in (
             "id group topic partition offset timestamp attempt max due first-failure reason error-type lock-offset "
-            "null-headers null-value key control"
+            "null-headers null-value key control dead-at command by at why transform"
         ).split()
     )
     assert sorted(dlq.values()) == sorted(
         "x-dlq-" + name
         for name in (
             "id group topic partition offset attempts reason error-type state timestamp first-failure null-headers "
-            "null-value"
+            "null-value source-timestamp command transform replayed"
         ).split()
     )

@@ -84,7 +84,15 @@ def test_what_is_no_retry_record_is_malformed(headers: Any) -> None:
 @given(own_headers)
 def test_a_dead_letter_keeps_the_records_own_headers_first(own: Any) -> None:
     headers = dlq_headers(
-        ID, own, state="exhausted", attempts=3, error_type="E", reason="r" * 5000, now_ms=1, first_failure_ms=None
+        ID,
+        own,
+        state="exhausted",
+        attempts=3,
+        error_type="E",
+        reason="r" * 5000,
+        now_ms=1,
+        first_failure_ms=None,
+        source_timestamp_ms=77,
     )
     assert [(k, v) for k, v in headers[: len(own)]] == [(k, v or b"") for k, v in own]
     ours = dict(headers[len(own) :])
