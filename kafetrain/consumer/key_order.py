@@ -21,7 +21,7 @@ from kafetrain.consumer.delivery import Slot, current_slot
 from kafetrain.core.ledger import Ledger, ranges_of
 from kafetrain.core.lock_table import ChainKey
 from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
-from kafetrain.handlers import future_of, has_no_outcome
+from kafetrain.handlers import NoOutcome, future_of, has_no_outcome
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, Record, TopicPartition, place_of
 from kafetrain.threads import Workers
@@ -291,7 +291,7 @@ class SourcePartition:
 
     def _fatal(self, error: BaseException) -> None:
         with self.mutex:
-            too_late = self._leaving and isinstance(error, (NotTrackedError, PartitionLostError))
+            too_late = self._leaving and isinstance(error, (NoOutcome, NotTrackedError, PartitionLostError))
             self._leaving = True
         if not too_late:  # otherwise the record is its next owner's
             self._on_fatal(error)

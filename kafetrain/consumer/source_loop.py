@@ -31,13 +31,13 @@ FULL_WAIT_S = 0.005
 class SourceLoop:
     """The thread that calls `step` owns it; `close` on the same thread, after the last step.
 
-    `compose` gives the handler of a partition, told how to ask whether that has no locks.
+    `compose` gives the handler of a partition, given the claim on it.
     """
 
     def __init__(
         self,
         topics: Sequence[str],
-        compose: Callable[[Callable[[], bool]], Handler],
+        compose: Callable[[Claim | None], Handler],
         consumer: ConsumerPort,
         workers: Workers,
         settings: Settings,
@@ -111,7 +111,7 @@ class SourceLoop:
                 place,
                 position,
                 metadata,
-                self._compose(_always if claim is None else claim.is_calm),
+                self._compose(claim),
                 self._workers,
                 self._clock,
                 self._set_fatal,
@@ -153,10 +153,6 @@ class SourceLoop:
         """On any thread: the loop's next step raises it. The first one counts."""
         if self._fatal is None:
             self._fatal = error
-
-
-def _always() -> bool:
-    return True
 
 
 def _writes(claim: Claim | None) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from kafetrain.consumer.middleware.error_handling import ErrorHandlingMiddleware
 from kafetrain.consumer.middleware.logging import LoggingMiddleware
+from kafetrain.handlers import NoOutcome
 from kafetrain.record import Handler, Middleware, Record
+from kafetrain.tracker.state import Claim
 
 __all__ = ["ErrorHandlingMiddleware", "LoggingMiddleware", "compose", "compose_for_successes"]
 
@@ -18,19 +20,19 @@ def compose(middlewares: Iterable[Middleware], handler: Handler) -> Handler:
     return handler
 
 
-def compose_for_successes(middlewares: Sequence[Middleware], handler: Handler, is_calm: Callable[[], bool]) -> Handler:
-    """As `compose`, without a call of middlewares that have nothing to do.
+def compose_for_successes(middlewares: Sequence[Middleware], handler: Handler, claim: Claim | None) -> Handler:
+    """As `compose`, for a partition, without a call of middlewares that have nothing to do.
 
     A middleware with a true attribute `skips_successes` asks not to be called for a record whose handler simply returns
-    None while the partition has no locks: `is_calm()`. Where all are such, the handler runs first, and they are called
-    with what came of it, should it be anything else.
+    None while the partition has no locks. Where all are such, the handler runs first, and they are called with what
+    came of it, should it be anything else. `claim`: on the partition; None where nobody keeps locks.
     """
     full = compose(middlewares, handler)
     if not middlewares or not all(getattr(middleware, "skips_successes", False) for middleware in middlewares):
         return full
 
     def call(record: Record) -> object:
-        if not is_calm():
+        if claim is not None and not claim.is_calm():
             return full(record)
         try:
             result = handler(record)
@@ -42,6 +44,10 @@ def compose_for_successes(middlewares: Sequence[Middleware], handler: Handler, i
             return compose(middlewares, lambda _: result)(record)
 
         def fail(_: Record) -> object:
+            # Looked at behind the middlewares, which may have found a new claim: should the partition have gone and
+            # come back while the handler ran, the record is not this run's any more.
+            if claim is not None and claim.released:
+                raise NoOutcome
             raise error
 
         return compose(middlewares, fail)(record)
