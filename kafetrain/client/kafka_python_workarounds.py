@@ -248,6 +248,8 @@ def is_stuck(producer: Any) -> bool:
     another: what is sent later neither succeeds nor fails, not even by its delivery timeout.
     """
     transactions = producer._transaction_manager
+    if transactions is None:  # not idempotent
+        return False
     if transactions.has_fatal_error():
         return True
     ready = transactions._current_state is TransactionState.READY

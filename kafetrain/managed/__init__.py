@@ -4,6 +4,8 @@ The functions are those of one registry that the process shares; `Registry()` ma
 """
 
 from kafetrain.managed.config import Consumer, ConsumerConfig
+from kafetrain.managed.producer import ManagedProducer, Metadata
+from kafetrain.managed.producer_config import ProducerConfig
 from kafetrain.managed.registry import Registry
 from kafetrain.managed.status import ConsumerState, ConsumerStatus
 
@@ -12,10 +14,15 @@ __all__ = [
     "ConsumerConfig",
     "ConsumerState",
     "ConsumerStatus",
+    "ManagedProducer",
+    "Metadata",
+    "ProducerConfig",
     "Registry",
     "consumer",
     "default_registry",
+    "producer",
     "register_consumer",
+    "register_producer",
     "run",
     "set_consumer_switch",
     "start_all_consumers",
@@ -27,7 +34,9 @@ __all__ = [
 
 default_registry = Registry()
 consumer = default_registry.consumer
+producer = default_registry.producer
 register_consumer = default_registry.register_consumer
+register_producer = default_registry.register_producer
 run = default_registry.run
 set_consumer_switch = default_registry.set_consumer_switch
 start_all_consumers = default_registry.start_all_consumers

@@ -15,6 +15,8 @@ from kafetrain.errors import ConfigurationError
 from kafetrain.managed.config import Consumer, ConsumerConfig
 from kafetrain.managed.engine import build_engine
 from kafetrain.managed.job import Engine, Job
+from kafetrain.managed.producer import ManagedProducer
+from kafetrain.managed.producer_config import ProducerConfig
 from kafetrain.managed.status import ConsumerStatus, lag_of
 from kafetrain.record import Handler
 from kafetrain.settings_checks import nearest
@@ -35,8 +37,9 @@ class Registry:
     def __init__(self, *, clock: Clock | None = None, build: Build = build_engine) -> None:
         self._clock: Clock = clock or SystemClock()
         self._build = build
-        self._mutex = threading.Lock()  # guards _jobs; a job's own lock may be taken inside
+        self._mutex = threading.Lock()  # guards the two below; nothing else is taken inside
         self._jobs: dict[str, Job] = {}
+        self._producers: dict[str, ManagedProducer] = {}
         self._stopping = threading.Event()
 
     # Consumers
@@ -97,6 +100,26 @@ class Registry:
         """As `status`, of all consumers, in the order of their registration."""
         return [self.status(job.config.job_name, lag=lag) for job in self._all_jobs()]
 
+    # Producers
+
+    def register_producer(self, config: ProducerConfig) -> ManagedProducer:
+        """A producer that `wait_stop` closes. Connects when it first sends. `ConfigurationError`: its name is taken."""
+        producer = ManagedProducer(config)
+        with self._mutex:
+            if config.name in self._producers:
+                raise ConfigurationError(f"producer name {config.name!r} is taken: each needs one of its own")
+            self._producers[config.name] = producer
+        return producer
+
+    def producer(self, name: str = "default") -> ManagedProducer:
+        """A producer that was registered. `ConfigurationError` for a name that was not."""
+        with self._mutex:
+            producer, known = self._producers.get(name), list(self._producers)
+        if producer is None:
+            others = f"; there are {', '.join(known)}" if known else "; none is registered"
+            raise ConfigurationError(f"no producer has the name {name!r}{nearest(name, known) or others}")
+        return producer
+
     # Ending
 
     def stop(self) -> None:
@@ -108,7 +131,8 @@ class Registry:
     def wait_stop(self, timeout: float | None = None) -> bool:
         """Wait until `stop` was called and all has ended: handlers, commits, producers. False: not within `timeout` s.
 
-        Producers are closed after the consumers, whose handlers may use them. Not for a handler's thread.
+        Producers are closed after the consumers, whose handlers may use them, and are no longer registered. Not for a
+        handler's thread.
         """
         give_up_at = None if timeout is None else time.monotonic() + timeout
 
@@ -117,7 +141,13 @@ class Registry:
 
         if not self._stopping.wait(left()):
             return False
-        return all(job.join(left()) for job in self._all_jobs())
+        if not all(job.join(left()) for job in self._all_jobs()):
+            return False
+        with self._mutex:
+            producers, self._producers = list(self._producers.values()), {}
+        for producer in producers:
+            producer.close(left())
+        return True
 
     def run(self) -> None:
         """Start all consumers, and block until `stop`, SIGINT or SIGTERM (in the main thread); then end all.
