@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kafetrain.cli import locks, topics
+from kafetrain.cli import dlq, inspect, keys, locks, topics
 from kafetrain.cli.demo import command as demo
 from kafetrain.cli.errors import ErrorBoundary
 from kafetrain.cli.shared import show_log_messages
@@ -27,7 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(topics.app, name="topics")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(keys.app, name="keys")
 app.command()(locks.locks)
+app.command()(inspect.inspect)
 app.command()(demo.demo)
 
 

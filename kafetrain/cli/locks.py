@@ -6,64 +6,122 @@ shows every partition, whoever works on it, as of the moment of the call.
 
 from __future__ import annotations
 
-import base64
-from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kafetrain.cli.changes import connect
+from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
 
 if TYPE_CHECKING:
-    from kafetrain.client.ports import Client
+    from kafetrain.deadletter import KeyEvent
     from kafetrain.outcome import Lock
     from kafetrain.settings import Settings
 
-__all__ = ["connect", "locks"]
+__all__ = ["locks"]
 
-_BASE64 = "base64:"
 _WIDE = 160
 """Columns where stdout is no terminal, and so has no width of its own."""
 
 
-def locks(topic: Topic, brokers: Brokers = None, group: Group = None, as_json: AsJson = False) -> None:
+def locks(
+    topic: Topic,
+    dead: Annotated[bool, typer.Option("--dead", help="Only dead keys.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="Only keys in retry.")] = False,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", help="Only keys whose first failure is so long ago: 1h.")
+    ] = None,
+    history: Annotated[
+        str | None, typer.Option("--history", metavar="KEY", help="The story of this key instead, from the topics.")
+    ] = None,
+    brokers: Brokers = None,
+    group: Group = None,
+    as_json: AsJson = False,
+) -> None:
     """List the keys that are in retry or dead: what runs next of each, when, and what failed last.
 
     In JSON a key is its text where it is printable UTF-8, else `base64:` and its bytes; null: the record has no key.
     """
-    from kafetrain.cli.read_locks import read_locks
+    from kafetrain.deadletter.lock_view import read_locks
 
+    if dead and pending:
+        raise typer.BadParameter("--dead and --pending leave nothing together: one of them")
+    if history is not None and (dead or pending or older_than):
+        raise typer.BadParameter("--history is for one key, whatever its state: it goes with no filter")
+    age = _age(older_than)
     settings = settings_for(brokers, group)
+    if history is not None:
+        _history(settings, topic, history, as_json)
+        return
     found = read_locks(connect(settings), settings, topic)
     now = datetime.now(timezone.utc)
+    takes = _taker(dead, pending, None if age is None else now - age)
+    shown = [lock for lock in found if takes(lock)]
     if not found:
         typer.echo(f"group {settings.group_id} has no key of {topic} in retry", err=True)
+    elif not shown:
+        typer.echo(f"none of the {len(found)} keys of {topic} in retry or dead is like that", err=True)
     if as_json:
-        print_json([_as_json(lock, now) for lock in found])
-    elif found:
-        _print_table(found, now)
+        print_json([_as_json(lock, now) for lock in shown])
+    elif shown:
+        _print_table(shown, now)
 
 
-def connect(settings: Settings) -> Client:
-    from kafetrain.client.kafka_python import KafkaPythonClient
+def _age(text: str | None) -> timedelta | None:
+    from kafetrain.durations import parse_duration
 
-    return KafkaPythonClient(settings)
-
-
-def key_text(key: bytes | None) -> str | None:
-    """Unambiguous: a key that itself begins with `base64:` is encoded too."""
-    if key is None:
-        return None
     try:
-        text = key.decode()
-    except UnicodeDecodeError:
-        text = _BASE64
-    if text.isprintable() and not text.startswith(_BASE64):
-        return text
-    return _BASE64 + base64.b64encode(key).decode()
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--older-than is a duration such as 1h, not {text!r}: {error}") from None
+
+
+def _taker(dead: bool, pending: bool, failed_before: datetime | None) -> Callable[[Lock], bool]:
+    def takes(lock: Lock) -> bool:
+        if (dead and lock.state != "dead") or (pending and lock.state != "pending"):
+            return False
+        return failed_before is None or (lock.first_failure is not None and lock.first_failure <= failed_before)
+
+    return takes
+
+
+def _history(settings: Settings, topic: str, key: str, as_json: bool) -> None:
+    from kafetrain.deadletter import DeadLetters, parse_key
+
+    meant = parse_key(key)
+    with DeadLetters(settings, topic, connect(settings)) as letters, progress_bar("reading the topics") as progress:
+        events = letters.history(meant, progress=progress)
+    if not events:
+        typer.echo(f"the topics of {topic} hold nothing of key {key} for group {settings.group_id}", err=True)
+    if as_json:
+        print_json([_event_as_json(event) for event in events])
+        return
+    for event in events:
+        text = "".join(char if char.isprintable() else "?" for char in event.text)
+        typer.echo(f"{event.at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z  {event.kind:<11}  {event.id}  {text}")
+
+
+def _event_as_json(event: KeyEvent) -> dict[str, Any]:
+    return {
+        "time": event.at.isoformat(timespec="milliseconds"),
+        "kind": event.kind,
+        "id": str(event.id),
+        "topic": event.topic,
+        "partition": event.partition,
+        "offset": event.offset,
+        "text": event.text,
+        "command": event.command,
+        "by": event.by,
+        "why": event.why,
+    }
 
 
 def _as_json(lock: Lock, now: datetime) -> dict[str, Any]:
+    from kafetrain.deadletter import key_text
+
     return {
         "topic": lock.topic,
         "partition": lock.partition,
@@ -84,6 +142,8 @@ def _print_table(found: list[Lock], now: datetime) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from kafetrain.deadletter import key_text
 
     console = Console(highlight=False)
     if not console.is_terminal:

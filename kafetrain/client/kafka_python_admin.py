@@ -147,6 +147,16 @@ class KafkaPythonAdmin:
 
         self._call(f"committing for group {group}", commit, group)
 
+    def group_members(self, group: str) -> int:
+        def count() -> int:
+            answer = self._admin.describe_groups([group])[group]
+            error = answer["error"]  # as text
+            if error is not None and kafka_errors.GroupIdNotFoundError.__name__ not in error:
+                raise ClientError(error, retriable="Coordinator" in error)
+            return len(answer["members"])
+
+        return self._call(f"asking for the members of group {group}", count, group)
+
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         if not partitions:
             return {}

@@ -196,6 +196,9 @@ class AdminPort(Protocol):
     def set_committed(self, group: str, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commit for a group that has no members. `NotOwnerError` where it has."""
 
+    def group_members(self, group: str) -> int:
+        """How many members a group has now; 0 also for one that nobody knows."""
+
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         """High watermarks, as `ConsumerPort.end_offsets`."""
 

@@ -80,6 +80,9 @@ class EmbeddedAdmin:
     def set_committed(self, group: str, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         self._admin.set_committed(group, next_offsets)
 
+    def group_members(self, group: str) -> int:
+        return self._admin.group_members(group)
+
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._admin.end_offsets(partitions)
 

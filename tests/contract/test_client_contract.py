@@ -143,6 +143,18 @@ def test_offsets_of_a_group_with_members_are_theirs(cluster: Cluster) -> None:
         cluster.admin.set_committed("with-members", {TopicPartition(topic, 0): Committed(1)})
 
 
+@pytest.mark.needs("rebalances")
+def test_members_of_a_group_are_counted_and_an_unknown_group_has_none(cluster: Cluster) -> None:
+    topic = cluster.topic()
+    group = f"group-{topic}"
+    assert cluster.admin.group_members(group) == 0
+    member = cluster.member(topic)
+    member.join()
+    assert cluster.admin.group_members(group) == 1
+    member.consumer.close()
+    wait_for("the group is empty", lambda: cluster.admin.group_members(group) == 0)
+
+
 def test_end_offsets_are_the_same_from_the_admin_client_and_from_a_reader(cluster: Cluster) -> None:
     topic = cluster.topic()
     cluster.write(topic, 3, partition=1)

@@ -56,6 +56,7 @@ class FakeAdmin:
     configs: dict[str, dict[str, str]] = field(default_factory=dict)
     created: list[TopicSpec] = field(default_factory=list)
     grown: list[tuple[str, int]] = field(default_factory=list)
+    members: dict[str, int] = field(default_factory=dict)
     closed: bool = False
     _shown: dict[str, TopicDescription] = field(default_factory=dict)
     _looks_left: int = 0
@@ -113,6 +114,10 @@ class FakeAdmin:
 
     def set_committed(self, group: str, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         raise AssertionError("not expected")
+
+    def group_members(self, group: str) -> int:
+        self._begin("group_members")
+        return self.members.get(group, 0)
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         raise AssertionError("not expected")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ from typer.testing import CliRunner
 
 from kafetrain import cli
 from kafetrain.cli import locks
-from kafetrain.cli.read_locks import read_locks
-from kafetrain.client.ports import ClientError, OffsetOutOfRangeError
+from kafetrain.client.ports import ClientError
 from kafetrain.core.entry import Entry, Registration, State, encode_entry, encode_registration, registration_key
 from kafetrain.core.headers import tombstone_headers
+from kafetrain.deadletter.lock_view import read_locks
 from kafetrain.errors import NewerFormatError, RestoreTimeoutError
 from kafetrain.record import Headers, MessageId, TopicPartition
 from kafetrain.settings import Settings
-from tests.unit.fakes import FakeAdmin, FakeClock
+from tests.unit.log_fakes import FakeLogClient, FakeReader
 
 Run = Callable[..., Any]
 
@@ -33,86 +32,18 @@ FAILED_MS = 1_700_000_000_000
 
 
 @dataclass
-class LogRecord:
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    timestamp: int = 0
-
-
-@dataclass
-class FakeReader:
-    """Reads `log`, two records a poll. Methods that would write or join a group do not exist."""
-
-    log: dict[TopicPartition, list[LogRecord]]
-    clock: FakeClock
-    beginning: dict[TopicPartition, int] = field(default_factory=dict)
-    stalled: bool = False
-    closed: bool = False
-    _positions: dict[TopicPartition, int | None] = field(default_factory=dict)
-
-    def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
-        assert set(positions.values()) == {None}
-        self._positions = dict.fromkeys(positions)
-
-    def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return {place: self._end(place) for place in partitions}
-
-    def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return {place: self.beginning.get(place, 0) for place in partitions}
-
-    def position(self, partition: TopicPartition) -> int | None:
-        return self._positions[partition]
-
-    def seek(self, partition: TopicPartition, next_offset: int) -> None:
-        self._positions[partition] = next_offset
-
-    def poll(self, timeout: timedelta, max_records: int = 500) -> Mapping[TopicPartition, list[LogRecord]]:
-        if self.stalled:
-            self.clock.wait(timeout.total_seconds())
-            return {}
-        found: dict[TopicPartition, list[LogRecord]] = {}
-        for place, position in self._positions.items():
-            start = 0 if position is None else position
-            if start < self.beginning.get(place, 0):
-                raise OffsetOutOfRangeError([place])
-            records = [record for record in self.log.get(place, []) if record.offset >= start][:2]
-            if records:
-                found[place] = records
-            self._positions[place] = records[-1].offset + 1 if records else self._end(place)
-        return found
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _end(self, place: TopicPartition) -> int:
-        log = self.log.get(place)
-        return log[-1].offset + 1 if log else self.beginning.get(place, 0)
-
-
-@dataclass
-class FakeClient:
+class FakeClient(FakeLogClient):
     """A cluster whose redirect topic holds what a test has written."""
-
-    cluster: FakeAdmin = field(default_factory=FakeAdmin)
-    clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
         self.cluster.add("orders", 2)
         self.cluster.add(REDIRECT, 2)
-        self.opened = FakeReader({}, self.clock)
 
-    def admin(self) -> Any:
-        return self.cluster
-
-    def reader(self) -> Any:
-        return self.opened
-
-    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> Any:
-        raise AssertionError("it must not join a group")
+    @property
+    def opened(self) -> FakeReader:
+        """The one reader that was opened."""
+        (reader,) = self.readers
+        return reader
 
     def producer(self) -> Any:
         raise AssertionError("it must not write")
@@ -120,10 +51,7 @@ class FakeClient:
     def write(
         self, key: bytes, value: bytes | None, *, partition: int = 0, gap: int = 0, headers: Headers = ()
     ) -> None:
-        place = TopicPartition(REDIRECT, partition)
-        log = self.opened.log.setdefault(place, [])
-        offset = (log[-1].offset + 1 if log else 0) + gap
-        log.append(LogRecord(REDIRECT, partition, offset, key, value, headers))
+        self.append(REDIRECT, partition, key, value, headers, gap=gap)
 
     def put(
         self, offset: int, entry: Entry, *, partition: int = 0, group: str = "billing", topic: str = "orders"
@@ -233,7 +161,7 @@ class TestReading:
     def test_a_beginning_that_was_purged_meanwhile_is_read_again(self, client: FakeClient, settings: Settings) -> None:
         client.put(1, failed(b"gone"))
         client.put(2, failed(b"ada"))
-        client.opened.beginning[TopicPartition(REDIRECT, 0)] = 1
+        client.beginning[TopicPartition(REDIRECT, 0)] = 1
         assert [lock.key for lock in read_locks(client, settings, "orders")] == [b"ada"]
 
     def test_a_newer_format_is_an_error(self, client: FakeClient, settings: Settings) -> None:
@@ -244,7 +172,7 @@ class TestReading:
 
     def test_no_progress_is_an_error_that_says_where(self, client: FakeClient, settings: Settings) -> None:
         client.put(1, failed(b"ada"))
-        client.opened.stalled = True
+        client.stalled = True
         with pytest.raises(RestoreTimeoutError, match=r"redirect-orders\[0\] made no progress: at offset unknown of 1"):
             read_locks(client, settings, "orders", clock=client.clock)
         assert client.clock.seconds == pytest.approx(30, abs=1)
