@@ -10,6 +10,7 @@ Silent until the application calls `loguru.logger.enable("kafetrain")`.
 from loguru import logger as _logger
 
 from kafetrain.backoff_policy import ConstantBackoff, ExponentialBackoff, LinearBackoff
+from kafetrain.breaker import Breaker
 from kafetrain.consumer import ErrorHandlingMiddleware, KafkaConsumer, LoggingMiddleware
 from kafetrain.errors import (
     ConfigurationError,
@@ -38,6 +39,7 @@ from kafetrain.settings import Settings
 from kafetrain.tracker import ErrorTracker
 
 __all__ = [
+    "Breaker",
     "ConfigurationError",
     "ConstantBackoff",
     "ErrorHandlingMiddleware",

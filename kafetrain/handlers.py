@@ -9,11 +9,26 @@ from typing import Any
 
 from kafetrain.errors import ConfigurationError, NotRetriableError
 
-__all__ = ["NoOutcome", "check_handler", "future_of", "has_no_outcome"]
+__all__ = ["Following", "NoOutcome", "check_handler", "future_of", "has_no_outcome"]
 
 
 class NoOutcome(BaseException):
     """Ends the future of a record that was left unfinished: neither success nor failure, no attempt counts."""
+
+
+class Following(Future[Any]):
+    """What comes of a future that a handler returned: cancelling it means to cancel that one. The maker ends it."""
+
+    def __init__(self, followed: Future[Any]) -> None:
+        super().__init__()
+        self._followed = followed
+
+    def cancel(self) -> bool:
+        return self._followed.cancel()
+
+    def called_off(self) -> None:
+        """The other one was cancelled."""
+        super().cancel()
 
 
 def has_no_outcome(future: Future[Any]) -> bool:

@@ -6,12 +6,21 @@ defaults; what is more to the left wins. This is the only place that reads the e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from loguru import logger
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,6 +31,7 @@ from pydantic_settings import (
 
 from kafetrain import settings_checks as checks
 from kafetrain.backoff_policy import ExponentialBackoff
+from kafetrain.breaker import Breaker
 from kafetrain.durations import parse_duration, parse_size
 from kafetrain.errors import ConfigurationError
 from kafetrain.record import BackoffPolicy
@@ -64,6 +74,20 @@ def _no_limit(value: object) -> object:
     if isinstance(value, str) and value.strip().lower() in ("none", "null"):
         return None
     return checks.whole_number(value)
+
+
+def _none_or(parse: Callable[[object], object]) -> BeforeValidator:
+    def read(value: object) -> object:
+        is_none = value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null"))
+        return None if is_none else parse(value)
+
+    return BeforeValidator(read)
+
+
+def _positive(value: timedelta | None) -> timedelta | None:
+    if value is not None and value <= timedelta(0):
+        raise ValueError("it is out of bounds")
+    return value
 
 
 def _prefix(value: str) -> str:
@@ -168,6 +192,15 @@ class Settings(BaseSettings):
     """Runs of the handler after the first one. 0: the first failure is the last. None: no limit. A key waits for as
     long as its head is retried."""
 
+    maximum_attempts_age: Annotated[
+        timedelta | None,
+        _none_or(parse_duration),
+        AfterValidator(_positive),
+        _MayBe("a duration such as 2h, or none for no limit"),
+    ] = None
+    """A record that fails when its first failure is longer ago than this is dead. None: its age does not matter. Where
+    this is set and `max_retries` is not, the number of runs has no limit; with both, what is reached first counts."""
+
     backoff: Annotated[
         BackoffPolicy,
         BeforeValidator(checks.policy),
@@ -178,6 +211,15 @@ class Settings(BaseSettings):
     ] = ExponentialBackoff()
     """How long to wait before attempt 1, 2, ...; `RetriableError(delay=...)` replaces it for one attempt. In files a
     mapping, in the environment the same as JSON."""
+
+    breaker: Annotated[
+        Breaker | None,
+        _none_or(checks.breaker),
+        _MayBe("a Breaker, a mapping with keys, window, probe_after, probe_at_most, or none"),
+    ] = None
+    """For a dependency that is down: with a `Breaker`, a topic's partitions pause once so many keys in a row failed
+    alike, and single records find out when it is over. None: each record is retried by itself. In files a mapping, in
+    the environment the same as JSON."""
 
     retry_topic_prefix: _Prefix = "retry"
     """Beginning of the retry topic's name."""
@@ -288,6 +330,12 @@ class Settings(BaseSettings):
         if problems:
             raise _Together(problems)
         return value
+
+    @model_validator(mode="after")
+    def _age_instead_of_count(self) -> Settings:
+        if self.maximum_attempts_age is not None and "max_retries" not in self.model_fields_set:
+            self.__dict__["max_retries"] = None  # frozen for everybody else
+        return self
 
     @classmethod
     def settings_customise_sources(

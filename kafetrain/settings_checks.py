@@ -16,11 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from kafetrain.backoff_policy import backoff_from
+from kafetrain.breaker import Breaker, breaker_from
 from kafetrain.record import BackoffPolicy
 
 __all__ = [
     "FORMAT_FIELDS",
     "LEGAL_IN_TOPICS",
+    "breaker",
     "check_client_options",
     "check_prefixes",
     "check_security",
@@ -140,6 +142,11 @@ def policy(value: object) -> BackoffPolicy:
     if callable(value):
         return value
     return backoff_from(json_mapping(value))
+
+
+def breaker(value: object) -> Breaker:
+    """A breaker as it is, or the one that a mapping (also as JSON text) describes."""
+    return value if isinstance(value, Breaker) else breaker_from(json_mapping(value))
 
 
 def error_classes(value: object) -> tuple[type[Exception], ...]:

@@ -21,6 +21,7 @@ from kafetrain.record import Handler, Middleware, Record
 from kafetrain.settings import Settings
 from kafetrain.threads import LoopThread, Workers
 from kafetrain.tracker import ErrorTracker
+from kafetrain.tracker.hooks import OnDeadKey, OnDeadLetter
 from kafetrain.tracker.state import Side
 
 if TYPE_CHECKING:
@@ -54,12 +55,22 @@ class KafkaConsumer:
         handler: Handler,
         *,
         middlewares: Sequence[Middleware] = (),
+        on_dead_letter: OnDeadLetter | None = None,
+        on_dead_key: OnDeadKey | None = None,
         client: Client | None = None,
     ) -> ResilientConsumer:
         """All three layers in one object that owns them: tracker, retry manager, consumer. See `ResilientConsumer`."""
         from kafetrain.consumer.resilient import ResilientConsumer
 
-        return ResilientConsumer(settings, topics, handler, middlewares, client=client)
+        return ResilientConsumer(
+            settings,
+            topics,
+            handler,
+            middlewares,
+            on_dead_letter=on_dead_letter,
+            on_dead_key=on_dead_key,
+            client=client,
+        )
 
     def with_middlewares(self, *middlewares: Middleware) -> KafkaConsumer:
         """Add middlewares; the first is the outermost. Returns the consumer itself.
@@ -103,6 +114,7 @@ class KafkaConsumer:
             for topic in names:
                 tracker.state.topic(topic)  # NotTrackedError before anything runs
             tracker.track_by_assignment(Side.SOURCE)
+            handler = tracker.guard(handler)  # innermost: middlewares may stay uncalled for a success
         consumer = self._built_client().group_consumer(
             self._settings.group_id, auto_offset_reset=self._settings.auto_offset_reset
         )

@@ -13,6 +13,7 @@ from kafetrain.record import Handler, Middleware
 from kafetrain.retry import RetryManager
 from kafetrain.settings import Settings
 from kafetrain.tracker import ErrorTracker
+from kafetrain.tracker.hooks import OnDeadKey, OnDeadLetter
 from kafetrain.tracker.state import Side
 
 __all__ = ["ResilientConsumer"]
@@ -22,7 +23,8 @@ class ResilientConsumer:
     """A tracker, a retry manager and a consumer that share it, started and stopped together.
 
     `run` blocks; `with` starts it in the background and stops it at the end. `middlewares` stand around the handler on
-    both sides, outside of the error handling on the source side. Any thread may call it. `client` is for tests.
+    both sides, outside of the error handling on the source side. The hooks are the tracker's. Any thread may call it.
+    `client` is for tests.
     """
 
     def __init__(
@@ -32,15 +34,18 @@ class ResilientConsumer:
         handler: Handler,
         middlewares: Sequence[Middleware] = (),
         *,
+        on_dead_letter: OnDeadLetter | None = None,
+        on_dead_key: OnDeadKey | None = None,
         client: Client | None = None,
     ) -> None:
         check_handler(handler)
         self._settings, self._topics, self._handler = settings, topic_list(topics), handler
         if any(isinstance(middleware, ErrorHandlingMiddleware) for middleware in middlewares):
             raise ConfigurationError("resilient() has its own ErrorHandlingMiddleware; leave yours out")
-        self.tracker = ErrorTracker(settings, client=client)
+        self.tracker = ErrorTracker(settings, on_dead_letter=on_dead_letter, on_dead_key=on_dead_key, client=client)
         """For `locks`; its life is this object's."""
-        self._manager = RetryManager(self.tracker, compose(middlewares, handler), on_fatal=self._one_ended)
+        guarded = compose(middlewares, self.tracker.guard(handler))
+        self._manager = RetryManager(self.tracker, guarded, on_fatal=self._one_ended, is_guarded=True)
         self._consumer = KafkaConsumer(settings).with_middlewares(*middlewares, ErrorHandlingMiddleware(self.tracker))
         self._started = False
         self._ended = False

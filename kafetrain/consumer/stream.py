@@ -48,7 +48,8 @@ class Stream:
         try:
             if tracker is not None:
                 around = [m for m in middlewares if not isinstance(m, ErrorHandlingMiddleware)]
-                self._manager = RetryManager(tracker, compose(around, self._hand_over))
+                guarded = compose(around, tracker.guard(self._hand_over))
+                self._manager = RetryManager(tracker, guarded, is_guarded=True)
                 for topic in topics:
                     if topic not in tracker.state.retry_consumers:  # else its owner runs the retries
                         self._manager.start_retry_consumer(topic)

@@ -56,9 +56,22 @@ def to_park(locks: SourceLocks, chain: Chain) -> int | None:
     return next((o for o in chain.open if locks.entries[o].state is State.PENDING), None)
 
 
-def exhausted(failures: int, max_retries: int | None) -> bool:
-    """Was that the last run? `max_retries` counts the runs after the first one."""
-    return max_retries is not None and failures > max_retries
+def exhausted(
+    failures: int,
+    max_retries: int | None,
+    first_failure_ms: int | None = None,
+    now_ms: int = 0,
+    maximum_age: timedelta | None = None,
+) -> bool:
+    """Was that the last run? `max_retries` counts the runs after the first one, `maximum_age` the time since it failed.
+
+    Without `first_failure_ms` this failure is the first: no age ends it.
+    """
+    if max_retries is not None and failures > max_retries:
+        return True
+    if maximum_age is None or first_failure_ms is None:
+        return False
+    return now_ms - first_failure_ms > maximum_age / timedelta(milliseconds=1)
 
 
 def due_after(error: BaseException, failures: int, backoff: BackoffPolicy, now_ms: int) -> int:

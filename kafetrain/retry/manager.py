@@ -22,15 +22,22 @@ class RetryManager:
 
     The handler sees a retried record as its source record, with `x-retry-*` headers behind its own. Any thread may
     call this; `stop` it, or use `with`. `on_fatal` is called with what ended a retry consumer, on that thread.
+    `is_guarded`: the handler has the tracker's `guard` inside of it, behind middlewares.
     """
 
     def __init__(
-        self, tracker: ErrorTracker, handler: Handler, on_fatal: Callable[[BaseException], None] | None = None
+        self,
+        tracker: ErrorTracker,
+        handler: Handler,
+        on_fatal: Callable[[BaseException], None] | None = None,
+        *,
+        is_guarded: bool = False,
     ) -> None:
         check_handler(handler)
         if on_fatal is not None and not callable(on_fatal):
             raise ConfigurationError(f"on_fatal must be callable with an exception, not {type(on_fatal).__name__}")
-        self._tracker, self._handler, self._on_fatal = tracker, handler, on_fatal
+        self._tracker, self._on_fatal = tracker, on_fatal
+        self._handler = handler if is_guarded else tracker.guard(handler)
         self._threads: dict[str, LoopThread] = {}
         self._workers: Workers | None = None
         self._background: ThreadPoolExecutor | None = None

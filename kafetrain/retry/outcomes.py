@@ -178,7 +178,10 @@ class Outcomes:
         source = self._source(held)
         failures, now_ms = entry.attempt + 1, self._clock.now_ms()
         retriable = self._settings.is_retriable(error)
-        retry = retriable and not exhausted(failures, self._settings.max_retries)
+        retry = retriable and not exhausted(
+            failures, self._settings.max_retries, entry.first_failure_ms, now_ms, self._settings.maximum_attempts_age
+        )
+        given = SourceView(source, entry, self._settings.max_retries)
         entry = replace(entry, key=source.key).failed(
             due_ms=due_after(error, failures, self._settings.backoff, now_ms) if retry else now_ms,
             now_ms=now_ms,
@@ -197,7 +200,8 @@ class Outcomes:
         log.warning("dead-lettered after {} executions", failures)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
-        sequence = self._parts.writes.die(self.topic, source, entry, why, partial(_still_ours, part), locked=True)
+        source, ours = replace(source, given=given), partial(_still_ours, part)
+        sequence = self._parts.writes.die(self.topic, source, entry, why, ours, locked=True, error=error)
         self._write(part, sequence, partial(self._drop, part, held))
 
     # Writes

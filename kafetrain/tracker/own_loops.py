@@ -36,7 +36,7 @@ __all__ = ["OwnRetryLoop", "malformed_letter", "source_of"]
 def source_of(record: Record, info: RetryInfo) -> SourceRecord:
     """The source record that a retry record carries."""
     value = None if info.null_value else payload(record, "value")
-    return SourceRecord(info.id, payload(record, "key"), value, info.user_headers, info.timestamp_ms)
+    return SourceRecord(info.id, payload(record, "key"), value, info.user_headers, info.timestamp_ms, record)
 
 
 def malformed_letter(group: str, record: Record, why: Malformed) -> tuple[SourceRecord, DeadLetter]:
@@ -205,7 +205,9 @@ class OwnRetryLoop:
             return Outcome.ALREADY_ENDED
         failures = entry.attempt + 1
         retriable = not die and self._settings.is_retriable(error)
-        retry = retriable and not exhausted(failures, self._settings.max_retries)
+        retry = retriable and not exhausted(
+            failures, self._settings.max_retries, entry.first_failure_ms, now_ms, self._settings.maximum_attempts_age
+        )
         due_ms = due_after(error, failures, self._settings.backoff, now_ms) if retry else now_ms
         entry = entry.failed(due_ms=due_ms, now_ms=now_ms, error_type=type(error).__name__, error=text_of_error(error))
         if retry:
@@ -213,9 +215,8 @@ class OwnRetryLoop:
             return (yield from self._append(found, entry, Outcome.REDIRECTED))
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
-        yield from self._writes.die(
-            found.claim.topic, found.source, entry, why, partial(_check_ours, found), locked=True
-        )
+        ours = partial(_check_ours, found)
+        yield from self._writes.die(found.claim.topic, found.source, entry, why, ours, locked=True, error=error)
         return Outcome.DEAD_LETTERED
 
     def _append(self, found: _Found, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:

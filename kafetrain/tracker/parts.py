@@ -14,6 +14,7 @@ from kafetrain.clock import Clock
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.threads import LoopThread
+from kafetrain.tracker.hooks import Hooks
 from kafetrain.tracker.own_loops import OwnRetryLoop
 from kafetrain.tracker.reader import RedirectReader
 from kafetrain.tracker.sequence import Sequencer
@@ -30,7 +31,7 @@ AT_LEAST_S = 1.0
 class Parts:
     """Building connects and starts; where that fails, nothing is left running."""
 
-    def __init__(self, client: Client, state: TrackerState, settings: Settings, clock: Clock) -> None:
+    def __init__(self, client: Client, state: TrackerState, settings: Settings, clock: Clock, hooks: Hooks) -> None:
         undo: list[Callable[[], None]] = []
         try:
             self.admin = client.admin()
@@ -42,9 +43,9 @@ class Parts:
             for close in reversed(undo):
                 close()
             raise
-        self.settings, self.clock = settings, clock
+        self.settings, self.clock, self._hooks = settings, clock, hooks
         self.sequencer = Sequencer()
-        self.writes = Writes(self.producer, state, settings, clock, self.limit_of)
+        self.writes = Writes(self.producer, state, settings, clock, self.limit_of, hooks)
         self.reader = RedirectReader(state, consumer, self.admin, settings, clock)
         self.source = SourcePath(state, self.writes, self.sequencer, settings, clock)
         self.own_loop = OwnRetryLoop(state, self.writes, self.sequencer, settings, clock, self.end_of)
@@ -61,6 +62,7 @@ class Parts:
         ]
         for thread in self._threads:
             thread.start()
+        hooks.start()
 
     def end_of(self, redirect: TopicPartition) -> int:
         """The redirect partition's end offset, as the brokers have it now. A request of its own, by any thread."""
@@ -85,5 +87,6 @@ class Parts:
             thread.request_stop()
         for thread in self._threads:
             thread.join(max(AT_LEAST_S, deadline - time.monotonic()))
+        self._hooks.close()
         self.producer.close(timedelta(seconds=max(0.0, deadline - time.monotonic())))
         self.admin.close()

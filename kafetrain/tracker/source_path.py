@@ -20,7 +20,7 @@ from kafetrain.core.headers import DeadLetterState
 from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
 from kafetrain.errors import PartitionLostError, Pause, text_of_error
-from kafetrain.handlers import future_of
+from kafetrain.handlers import Following, future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
@@ -101,6 +101,7 @@ class SourcePath:
             payload(record, "value"),
             tuple(record.headers or ()),
             record.timestamp,
+            given=record,
         )
         with self._state.mutex:
             before = claim.writing.get(key)
@@ -156,7 +157,7 @@ class SourcePath:
             return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, 1, entry.error_type, entry.error, entry.first_failure_ms)
-        return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why)
+        return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why, error)
 
     def _redirect(self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
         _still_ours(claim, source)
@@ -173,9 +174,12 @@ class SourcePath:
         _still_ours(claim, source)
         yield from self._writes.retry_record(claim.topic, source, entry)
 
-    def _die(self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter) -> Sequence[Outcome]:
+    def _die(
+        self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter, error: BaseException
+    ) -> Sequence[Outcome]:
         _still_ours(claim, source)
-        yield from self._writes.die(claim.topic, source, entry, why, partial(_still_ours, claim, source), locked=False)
+        ours = partial(_still_ours, claim, source)
+        yield from self._writes.die(claim.topic, source, entry, why, ours, locked=False, error=error)
         self._log(source, entry, Outcome.DEAD_LETTERED)
         return Outcome.DEAD_LETTERED
 
@@ -191,11 +195,11 @@ class SourcePath:
 
     def _when_done(self, claim: Claim, record: Record, future: Future[Any]) -> Future[Outcome]:
         """The handler's own future decides: its exception is the handler's failure, a cancellation is no outcome."""
-        done = _Following(future)
+        done = Following(future)
 
         def settle(ended: Future[Any]) -> None:
             if ended.cancelled():
-                Future.cancel(done)
+                done.called_off()
                 return
             error = ended.exception()
             if error is None:
@@ -212,17 +216,6 @@ class SourcePath:
 
         future.add_done_callback(settle)
         return done
-
-
-class _Following(Future[Outcome]):
-    """The outcome of a record whose handler returned a future: cancelling it means to cancel that one."""
-
-    def __init__(self, followed: Future[Any]) -> None:
-        super().__init__()
-        self._followed = followed
-
-    def cancel(self) -> bool:
-        return self._followed.cancel()
 
 
 def _still_ours(claim: Claim, source: SourceRecord) -> None:

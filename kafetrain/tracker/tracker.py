@@ -23,6 +23,8 @@ from kafetrain.outcome import Lock, Outcome
 from kafetrain.record import Handler, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics, prepare_topics
+from kafetrain.tracker.breaking import Breakers
+from kafetrain.tracker.hooks import Hooks, OnDeadKey, OnDeadLetter
 from kafetrain.tracker.listener import NotingListener
 from kafetrain.tracker.parts import Parts
 from kafetrain.tracker.source_path import Pending
@@ -35,14 +37,26 @@ class ErrorTracker:
     """Knows which keys of which topics are in retry, and writes what follows from a failure.
 
     Building it does no I/O. Any thread may call it; records of one key one after the other. `close` it, or use `with`.
-    `client` and `clock` are for tests.
+    `on_dead_letter(record, error)`: its dead letter is durable; the record as its handler was given it, and what that
+    raised. `on_dead_key(key)`: its lock says dead, durably. Both are called on a thread of their own, for alarms: what
+    they raise is logged once, and what they are too slow for is dropped. `client` and `clock` are for tests.
     """
 
-    def __init__(self, settings: Settings, *, client: Client | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_dead_letter: OnDeadLetter | None = None,
+        on_dead_key: OnDeadKey | None = None,
+        client: Client | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.state = TrackerState()
         """For the layers above."""
+        self._breakers = Breakers(settings, self.clock, self.state)
+        self._hooks = Hooks(on_dead_letter, on_dead_key)
         self._client = client
         self._parts: Parts | None = None
         self.submit: Callable[[Record, Handler], Outcome | Pending] = self._not_running
@@ -91,6 +105,7 @@ class ErrorTracker:
         if parts is not None:
             parts.close(self.settings.shutdown_timeout)
         self.state.forget_all()
+        self._breakers.forget_all()
 
     def __enter__(self) -> ErrorTracker:
         return self
@@ -181,9 +196,9 @@ class ErrorTracker:
         """The whole branch in one call: run the handler if the record may run, and do what follows.
 
         Returns when durable; the offset may be committed, except after NOT_DUE. `Pause` is raised on, with nothing
-        written, and so is what is no `Exception`.
+        written, and so is what is no `Exception`. An open breaker raises `Pause` as well.
         """
-        topic = self._retry_topic_of(record)
+        topic, handler = self._retry_topic_of(record), self._breakers.guard(handler)
         if topic is not None:
             return self._running().own_loop.process(record, topic, handler)
         result = self.submit(record, handler)
@@ -192,9 +207,10 @@ class ErrorTracker:
     def resilient_handler(self, handler: Handler) -> Handler:
         """`process` as a callable, to wrap a handler of any framework. It returns the `Outcome`."""
         check_handler(handler)
+        guarded = self.guard(handler)
 
         def resilient(record: Record) -> Outcome:
-            return self.process(record, handler)
+            return self.process(record, guarded)
 
         return resilient
 
@@ -256,6 +272,14 @@ class ErrorTracker:
 
     # For the layers above
 
+    def guard(self, handler: Handler) -> Handler:
+        """`handler` inside of the breaker of its record's topic, shared by both sides; itself where none is set.
+
+        Raises `Pause` instead of running it while the breaker is open, and instead of a failure that opens it. `submit`
+        does not do this: middlewares stand around the guard.
+        """
+        return self._breakers.guard(handler)
+
     @property
     def client(self) -> Client:
         """Builds the clients, from the settings."""
@@ -284,6 +308,6 @@ class ErrorTracker:
 
     def _started(self) -> Parts:
         if self._parts is None:
-            self._parts = Parts(self.client, self.state, self.settings, self.clock)
+            self._parts = Parts(self.client, self.state, self.settings, self.clock, self._hooks)
             self.submit = self._parts.source.submit
         return self._parts

@@ -7,7 +7,7 @@ not acknowledged ends in `WriteFailedError`, and whoever waits for it completes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kafetrain.client.ports import ClientError, OutgoingRecord, ProducerPort, RecordTooLargeForClientError
 from kafetrain.clock import Clock
@@ -17,6 +17,7 @@ from kafetrain.errors import RecordTooLargeError, WriteFailedError
 from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, TopicPartition, place_of
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics
+from kafetrain.tracker.hooks import Hooks
 from kafetrain.tracker.sequence import Sequence
 from kafetrain.tracker.state import Side, TrackerState, width_of
 
@@ -32,6 +33,8 @@ class SourceRecord:
     value: bytes | None
     headers: Headers
     timestamp_ms: int
+    given: Record | None = field(default=None, compare=False, repr=False)
+    """As its handler was given it, where that ran."""
 
     def __str__(self) -> str:
         return f"{self.id.topic}[{self.id.partition}]@{self.id.offset}"
@@ -76,9 +79,11 @@ class Writes:
         settings: Settings,
         clock: Clock,
         limit_of: Callable[[str], int | None] = lambda topic: None,
+        hooks: Hooks | None = None,
     ) -> None:
         self._producer, self._state, self._settings, self._clock = producer, state, settings, clock
         self._limit_of = limit_of  # a topic's max.message.bytes, where the brokers tell
+        self._hooks = hooks or Hooks()
 
     def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry) -> Sequence[Entry]:
         """Write an entry. Returns it with its offset."""
@@ -142,16 +147,20 @@ class Writes:
         check_ours: Callable[[], None],
         *,
         locked: bool,
+        error: BaseException | None = None,
     ) -> Sequence[None]:
         """The record's end without success: its dead letter, then what becomes of its key.
 
         `locked`: it has an entry, which a tombstone ends where dead keys are freed. `check_ours` raises where the
-        partition went to another instance between the two.
+        partition went to another instance between the two. `error`: what its handler raised, for the hooks.
         """
         dead_at = yield from self.dead_letter(topic, source, why)
+        if source.given is not None and error is not None:
+            self._hooks.dead_letter(source.given, error)
         check_ours()
         if not self._settings.free_on_dlq:
             yield from self.entry(topic, source.id, entry.died(dead_at))
+            self._hooks.dead_key(source.key)
         elif locked:
             yield from self.tombstone(topic, source.id, source.key)
 

@@ -65,6 +65,8 @@ class TestDefaults:
             "ssl_certfile": None,
             "ssl_keyfile": None,
             "max_retries": 5,
+            "maximum_attempts_age": None,
+            "breaker": None,
             "backoff": ExponentialBackoff(timedelta(seconds=1), 2, timedelta(minutes=5), 0.1),
             "retry_topic_prefix": "retry",
             "redirect_topic_prefix": "redirect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loguru import logger
 
-from kafetrain.errors import first_line
+from kafetrain.errors import Pause, first_line
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, Record, get_retry_attempt
 
@@ -26,6 +26,9 @@ class LoggingMiddleware:
     def __call__(self, record: Record, call_next: Handler) -> object:
         try:
             result = call_next(record)
+        except Pause as pause:  # many a second while something is down, and nothing is wrong with the record
+            _bound(record).debug("record waits for {}", pause.retry_in)
+            raise
         except Exception as error:
             said = first_line(error) if self._error_text else type(error).__name__
             _bound(record).warning("handler raised {}", said)

@@ -73,6 +73,18 @@ def test_max_retries_counts_the_runs_after_the_first(failures: int, max_retries:
     assert exhausted(failures, max_retries) is last
 
 
+@pytest.mark.parametrize(
+    ("first_failure_ms", "now_ms", "last"),
+    [(None, 99_000, False), (1_000, 1_000, False), (1_000, 6_000, False), (1_000, 6_001, True), (6_001, 1_000, False)],
+)
+def test_a_record_is_too_old_when_its_first_failure_is_longer_ago(
+    first_failure_ms: int | None, now_ms: int, last: bool
+) -> None:
+    assert exhausted(99, None, first_failure_ms, now_ms, timedelta(seconds=5)) is last
+    assert exhausted(99, 5, first_failure_ms, now_ms, timedelta(seconds=5)), "the number of runs counts beside it"
+    assert not exhausted(99, None, first_failure_ms, now_ms, None)
+
+
 def test_an_errors_own_delay_replaces_the_policys_and_neither_is_ever_early() -> None:
     policy = ConstantBackoff(timedelta(seconds=2))
     assert due_after(ValueError(), 1, policy, 1_000) == 3_000
