@@ -118,7 +118,7 @@ class LogTruncatedError(FatalError):
             f"{topic}[{partition}] ends at offset {end_offset}, but a retry record says its lock is at {lock_offset}: "
             f"the topic was truncated or created again. Its locks are gone; records that wait in the retry topic "
             f"cannot be told from ended ones. Restore the topic; or stop the group, delete "
-            f"its three auxiliary topics and rewind the source (which is what `kafetrain topics reset` is to do)."
+            f"its three auxiliary topics and rewind the source."
         )
 
 

@@ -1,15 +1,18 @@
-"""`kafetrain topics`: create and verify the auxiliary topics of a source topic."""
+"""`kafetrain topics`: the auxiliary topics of a source topic. `reset` and `forget` are in a module of their own."""
 
 from __future__ import annotations
 
 import typer
 
+from kafetrain.cli import reset
 from kafetrain.cli.errors import FAILED
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, open_admin, print_json, settings_for
 
 __all__ = ["app"]
 
 app = typer.Typer(help="The retry, redirect and dead-letter topics of a source topic.", no_args_is_help=True)
+app.command()(reset.reset)
+app.command()(reset.forget)
 
 
 @app.command()

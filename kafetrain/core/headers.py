@@ -19,6 +19,7 @@ __all__ = [
     "RetryInfo",
     "decode_retry",
     "dlq_headers",
+    "dlq_mark_headers",
     "restored",
     "retry_headers",
     "tombstone_headers",
@@ -40,6 +41,8 @@ class DeadLetterState:
     """An operator took it out of the way."""
     TRANSFORMED = "transformed"
     """A copy with another payload, made by a command that replays it. The original stays."""
+    RESET = "reset"
+    """It was pending when its source topic was deleted and created again."""
     REPLAYED = "replayed"
     """No record: the mark that a dead letter was put into retry again while its key was not dead."""
 
@@ -54,6 +57,8 @@ class RetryInfo:
     due_ms: int
     lock_offset: int
     control: Control | None
+    transform: str | None
+    """What changed its payload, where an operator had it replayed so."""
     user_headers: Headers
     null_value: bool
     """The value travels as empty; it was null."""
@@ -70,6 +75,7 @@ def retry_headers(
     entry: Entry,
     max_retries: int | None,
     lock_offset: int | None = None,
+    transform: str | None = None,
     nulls_as_empty: bool = True,
 ) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then ours with the entry's present values.
@@ -90,6 +96,7 @@ def retry_headers(
         (RetryHeader.REASON, entry.error),
         (RetryHeader.ERROR_TYPE, entry.error_type),
         (RetryHeader.LOCK_OFFSET, lock_offset),
+        (RetryHeader.TRANSFORM, transform),
     ]
     if nulls_as_empty:
         return _joined(own, ours, RetryHeader.NULL_HEADERS)
@@ -124,6 +131,24 @@ def dlq_headers(
         (DlqHeader.SOURCE_TIMESTAMP, source_timestamp_ms),
     ]
     return _joined(own, ours, DlqHeader.NULL_HEADERS)
+
+
+def dlq_mark_headers(control: Control) -> list[tuple[str, bytes | None]]:
+    """Of the mark that a dead letter was put into retry again."""
+    id, at = control.id, control.dead_at
+    return _encoded(
+        [
+            (DlqHeader.ID, id),
+            (DlqHeader.GROUP, id.group),
+            (DlqHeader.TOPIC, id.topic),
+            (DlqHeader.PARTITION, id.partition),
+            (DlqHeader.OFFSET, id.offset),
+            (DlqHeader.STATE, DeadLetterState.REPLAYED),
+            (DlqHeader.TIMESTAMP, control.audit.at_ms),
+            (DlqHeader.COMMAND, control.audit.command),
+            (DlqHeader.REPLAYED, None if at is None else f"{at[0]}/{at[1]}"),
+        ]
+    )
 
 
 def tombstone_headers(key: bytes | None) -> list[tuple[str, bytes | None]]:
@@ -191,6 +216,7 @@ def decode_retry(record: Record) -> RetryInfo:
         due_ms=max(0, number(RetryHeader.DUE, 0)),
         lock_offset=number(RetryHeader.LOCK_OFFSET),
         control=_control(id, text, number) if RetryHeader.CONTROL in ours else None,
+        transform=text(RetryHeader.TRANSFORM, "") or None,
         user_headers=tuple(own) + tuple(later),
         null_value=RetryHeader.NULL_VALUE in ours,
     )

@@ -202,8 +202,8 @@ class RedirectReader:
         return ConfigurationError(
             f"topic {topic.names.source} was deleted and created again (its id is {topic.topic_id}, the locks of group "
             f"{self._settings.group_id} in {topic.names.redirect} are of {ours.topic_id}): those locks belong to "
-            f"records that no longer exist. Stop the group and delete {topic.names.retry} and {topic.names.redirect} "
-            f"to forget them (which is what `kafetrain topics reset {topic.names.source}` is to do)."
+            f"records that no longer exist. Stop the group and end them: kafetrain topics reset {topic.names.source} "
+            f"--group {self._settings.group_id} --dead-letter (or --forget, which drops what still waits)"
         )
 
     def _no_progress(self, claims: Sequence[Claim], error: ClientError | None) -> None:
