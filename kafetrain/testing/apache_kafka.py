@@ -1,207 +1,99 @@
-"""Apache Kafka itself as a child process: one node, broker and controller in one, on loopback.
-
-Everything it has is in one temporary folder: settings, log, data. The process ends and the folder goes with
-`close()`, and without it when this process dies (see `supervisor`).
-"""
+"""Apache Kafka itself as a child process: one node, broker and controller in one, on loopback."""
 
 from __future__ import annotations
 
-import random
-import shutil
-import socket
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kafetrain.testing.base import Broker, BrokerNotReadyError
-from kafetrain.testing.single_node import CLUSTER_ID, SETTINGS
-from kafetrain.testing.supervised import SupervisedProcess
+from kafetrain.testing.node import READY_TIMEOUT_S, KafkaNode, on_free_ports
+from kafetrain.testing.single_node import SETTINGS
 
-__all__ = ["ApacheKafkaBroker", "free_ports"]
-
-READY_TIMEOUT_S = 60.0
-SHUTDOWN_PATIENCE_S = 15.0
-PORT_ATTEMPTS = 3
-LOG_TAIL_LINES = 15
-
-JAVA_OPTIONS = (
-    "-Xmx512m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",  # half the CPU time while it starts, which the tests need themselves
-    "-XX:-UsePerfData",  # else a kill leaves a file in the system's temporary folder
-)
-
-# Warnings and worse: at INFO, hundreds of lines of settings bury the one that says what is wrong.
-LOG4J = """\
-status=error
-appender.console.type=Console
-appender.console.name=console
-appender.console.layout.type=PatternLayout
-appender.console.layout.pattern=%d{HH:mm:ss.SSS} %p %c{1}: %m%n
-rootLogger.level=warn
-rootLogger.appenderRef.console.ref=console
-"""
+__all__ = ["ApacheKafkaBroker"]
 
 
 class ApacheKafkaBroker(Broker):
     """A broker on free ports of 127.0.0.1, ready when the constructor returns, which takes about three seconds.
 
-    `java`: the program. `libs`: the folder with Kafka's jars. `java_options` come after our own, so they win; a
-    benchmark wants `-XX:TieredStopAtLevel=4`.
+    `java`: the program. `libs`: the folder with Kafka's jars. `java_options` and `settings` come after our own, so
+    they win; a benchmark wants `-XX:TieredStopAtLevel=4`.
+    `listeners`: more of them, as name -> security protocol; where they are is in `addresses`. `advertised`: the
+    address that clients of such a listener are sent to, where that is another one.
     Raises `BrokerNotReadyError` with the last lines of Kafka's log.
     """
 
     can_restart = True
 
-    def __init__(self, java: str, libs: Path, *, java_options: Sequence[str] = ()) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="kafetrain-kafka-"))
-        """Holds all that this broker writes."""
-        self._log = self.folder / "kafka.log"
-        self._process: SupervisedProcess | None = None
-        self._was_killed = False
-        temporary = self.folder / "tmp"  # native libraries are unpacked there
-        temporary.mkdir()
-        (self.folder / "log4j2.properties").write_text(LOG4J, encoding="utf-8")
-        self._java = [
-            java,
-            *JAVA_OPTIONS,
-            f"-Djava.io.tmpdir={temporary}",
-            f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
-            *java_options,
-            "-cp",
-            f"{libs}/*",
-        ]
+    def __init__(
+        self,
+        java: str,
+        libs: Path,
+        *,
+        java_options: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
+        advertised: Mapping[str, str] | None = None,
+    ) -> None:
+        self.addresses: dict[str, str] = {}
+        """Of `listeners`, by their names."""
+        self._more_settings, self._listeners = dict(settings or {}), dict(listeners or {})
+        self._advertised = dict(advertised or {})
+        self._node = KafkaNode(java, libs, java_options=java_options)
         try:
-            self._start_on_free_ports()
+            on_free_ports(2 + len(self._listeners), self._start_on)
         except BaseException:  # an interrupt as well: nobody else knows this process and its folder
             self.close()
             raise
 
     @property
+    def folder(self) -> Path:
+        """Holds all that this broker writes."""
+        return self._node.folder
+
+    @property
     def process_id(self) -> int | None:
         """Of the process that supervises Kafka's and ends after it; None while the broker is stopped."""
-        return None if self._process is None else self._process.pid
+        return self._node.process_id
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._was_killed = not self._process.terminate(SHUTDOWN_PATIENCE_S)
-            self._process = None
+        self._node.stop()
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-            self._was_killed = True
+        self._node.kill()
 
     def start(self) -> None:
-        if self._process is not None:
-            if self._process.wait(0) is None:
-                return
-            self._was_killed = True  # it has ended, and not by us
-        if not self.folder.exists():
-            raise BrokerNotReadyError("this broker was closed, and its data with it; start another one")
-        self._write_settings()
-        self._process = self._run("kafka.Kafka", str(self._settings))
+        self._node.start()
         try:
-            self._wait_until_ready(self._process)
-        except BaseException:
+            self.check(timeout_s=READY_TIMEOUT_S)
+        except BaseException as error:
             self.kill()
+            if isinstance(error, BrokerNotReadyError):
+                raise BrokerNotReadyError(f"{error}. {self._node.log_tail()}") from error
             raise
 
     def close(self) -> None:
-        self.kill()  # in good order would take longer, for data that nobody will read
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._node.close()
 
-    def _start_on_free_ports(self) -> None:
-        for attempt in range(1, PORT_ATTEMPTS + 1):
-            self._port, self._controller_port = free_ports(2)
-            super().__init__(f"127.0.0.1:{self._port}", "apache-kafka")
-            if attempt == 1:
-                self._format()
-            try:
-                self.start()
-            except BrokerNotReadyError as error:
-                # Another process may take a port between our look and Kafka's.
-                if attempt == PORT_ATTEMPTS or "Address already in use" not in str(error):
-                    raise
-            else:
-                return
-
-    def _format(self) -> None:
-        self._write_settings()
-        tool = self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._settings))
-        code = tool.wait(READY_TIMEOUT_S)
-        if code != 0:
-            tool.kill()
-            ended = "took too long" if code is None else f"ended with {code}"
-            raise BrokerNotReadyError(f"formatting Kafka's data folder {ended}. {self._log_tail()}")
-
-    @property
-    def _settings(self) -> Path:
-        return self.folder / "server.properties"
-
-    def _write_settings(self) -> None:
-        settings = {
-            **SETTINGS,
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "log.dirs": str(self.folder / "data"),
-        }
-        if self._was_killed:
-            # The controller refuses a broker whose former self has not timed out: 9 s by default. Not so short
-            # from the beginning: a node that gets no CPU for a second would lose its leaderships.
-            settings |= {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "250"}
-        text = "".join(f"{key}={value}\n" for key, value in settings.items())
-        self._settings.write_text(text, encoding="utf-8")
-
-    def _run(self, main_class: str, *arguments: str) -> SupervisedProcess:
-        return SupervisedProcess([*self._java, main_class, *arguments], log=self._log, scratch=self.folder)
-
-    def _wait_until_ready(self, process: SupervisedProcess) -> None:
-        give_up_at = time.monotonic() + READY_TIMEOUT_S
-        while True:
-            code = process.wait(0.02)  # ends early when the process does
-            if code is not None:
-                raise BrokerNotReadyError(f"Kafka ended with {code} while starting. {self._log_tail()}")
-            if time.monotonic() > give_up_at:
-                raise BrokerNotReadyError(f"Kafka is not ready after {READY_TIMEOUT_S:g} s. {self._log_tail()}")
-            if self._accepts_connections():
-                break
-        try:
-            self.check(timeout_s=max(1.0, give_up_at - time.monotonic()))
-        except BrokerNotReadyError as error:
-            raise BrokerNotReadyError(f"{error}. {self._log_tail()}") from error
-
-    def _accepts_connections(self) -> bool:
-        # Kafka opens the port when it serves requests, not before; asking by its protocol would cost an
-        # exponential backoff and a warning in the client's log for each refusal.
-        try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=1):
-                return True
-        except OSError:
-            return False
-
-    def _log_tail(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return "The end of its log:\n" + "\n".join(f"    {line}" for line in lines or ["(empty)"])
+    def _start_on(self, ports: list[int]) -> None:
+        port, controller_port, *more = ports
+        super().__init__(f"127.0.0.1:{port}", "apache-kafka")
+        self.addresses = {name: f"127.0.0.1:{own}" for name, own in zip(self._listeners, more, strict=True)}
+        listeners = {"PLAINTEXT": self.bootstrap_servers, **self.addresses}
+        advertised = {**listeners, **self._advertised}
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **self._listeners}
+        self._node.configure(
+            {
+                **SETTINGS,
+                "listeners": _as_uris({**listeners, "CONTROLLER": f"127.0.0.1:{controller_port}"}),
+                "advertised.listeners": _as_uris(advertised),
+                "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
+                "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+                **self._more_settings,
+            },
+            port,
+        )
+        self.start()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing uses now, all different.
-
-    They lie below the range that systems hand out to outgoing connections. While the broker is stopped, a client that
-    tries again and again to reach a port within that range is sooner or later given it as its own, connects to itself,
-    and the broker cannot come back.
-    """
-    found: list[int] = []
-    for port in random.sample(range(15_000, 32_000), k=1_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise BrokerNotReadyError("no free port between 15000 and 32000 on 127.0.0.1")
+def _as_uris(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}://{address}" for name, address in addresses.items())

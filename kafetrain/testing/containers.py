@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kafetrain.testing.apache_kafka import free_ports
 from kafetrain.testing.base import Broker, BrokerNotReadyError
+from kafetrain.testing.node import free_ports
 from kafetrain.testing.single_node import CLUSTER_ID, KAFKA_VERSION, SETTINGS, as_environment
 
 __all__ = ["ContainerBroker"]
@@ -91,7 +91,7 @@ def _settings(host: str, port: int) -> dict[str, str]:
         "inter.broker.listener.name": "INSIDE",
         "controller.quorum.voters": "1@localhost:29093",
         "log.dirs": "/var/lib/kafka/data",
-        # As in `apache_kafka`: how soon after a kill the broker may come back.
+        # As in `node`: how soon after a kill the broker may come back.
         "broker.session.timeout.ms": "3000",
         "broker.heartbeat.interval.ms": "500",
     }

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kafetrain.testing import Broker, BrokerNotReadyError, apache_kafka
-from kafetrain.testing.apache_kafka import ApacheKafkaBroker, free_ports
+from kafetrain.testing import Broker, BrokerNotReadyError, node
+from kafetrain.testing.apache_kafka import ApacheKafkaBroker
+from kafetrain.testing.node import KafkaNode, free_ports
 
 
 class FakeProcess:
@@ -46,8 +47,8 @@ PORT_TAKEN: tuple[int | None, str] = (1, "java.net.BindException: Address alread
 def _fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeProcess.started = []
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(apache_kafka, "SupervisedProcess", FakeProcess)
-    monkeypatch.setattr(ApacheKafkaBroker, "_accepts_connections", lambda self: True)
+    monkeypatch.setattr(node, "SupervisedProcess", FakeProcess)
+    monkeypatch.setattr(KafkaNode, "_accepts_connections", lambda self: True)
     monkeypatch.setattr(Broker, "check", lambda self, timeout_s: None)
 
 
@@ -84,8 +85,8 @@ def test_a_data_folder_that_cannot_be_formatted_is_an_error(code: int | None, me
 
 
 def test_a_broker_that_never_answers_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apache_kafka, "READY_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(ApacheKafkaBroker, "_accepts_connections", lambda self: False)
+    monkeypatch.setattr(node, "READY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(KafkaNode, "_accepts_connections", lambda self: False)
     with pytest.raises(BrokerNotReadyError, match="not ready after 0 s"):
         start(FORMATTED, RUNS)
     assert FakeProcess.started[-1].code == 137
