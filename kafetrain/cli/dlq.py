@@ -24,6 +24,7 @@ from kafetrain.cli.key_changes import (
 )
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from kafetrain.deadletter import DeadLetters, Plan
@@ -96,10 +97,10 @@ def show(
     from kafetrain.deadletter import DeadLetters
 
     if payload not in FORMATS:
-        raise typer.BadParameter(f"--payload is one of {', '.join(FORMATS)}, not {payload!r}")
+        raise ConfigurationError(f"--payload is one of {', '.join(FORMATS)}, not {payload!r}")
     partition, _, offset = at.partition(":")
     if not (partition.isdecimal() and offset.isdecimal()):
-        raise typer.BadParameter(f"--at is PARTITION:OFFSET, such as 0:17, not {at!r}")
+        raise ConfigurationError(f"--at is PARTITION:OFFSET, such as 0:17, not {at!r}")
     settings = settings_for(brokers, group)
     with DeadLetters(settings, topic, connect(settings)) as letters:
         print_letter(letters.show(int(partition), int(offset)), payload, full, as_json)
@@ -216,7 +217,7 @@ def _rate(text: str | None) -> float | None:
     except ValueError:
         rate = 0.0
     if not 0 < rate < float("inf"):
-        raise typer.BadParameter(f"--rate is a number of records a second above 0, such as 50/s, not {text!r}")
+        raise ConfigurationError(f"--rate is a number of records a second above 0, such as 50/s, not {text!r}")
     return rate
 
 
@@ -235,7 +236,7 @@ def _filter(
     known = [*(value for name, value in vars(DeadLetterState).items() if name.isupper()), UNKNOWN]
     for state in states or ():
         if state not in known:
-            raise typer.BadParameter(f"--state is one of {', '.join(known)}, not {state!r}")
+            raise ConfigurationError(f"--state is one of {', '.join(known)}, not {state!r}")
     return Filter(
         key=None if key is None else parse_key(key),
         states=states or None,
@@ -262,7 +263,7 @@ def _moment(option: str, text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        raise typer.BadParameter(
+        raise ConfigurationError(
             f"{option} is a time such as 2030-01-31T12:00 (of this machine, unless it has a zone), or a duration "
             f"such as 2h, not {text!r}"
         ) from None

@@ -14,6 +14,7 @@ import typer
 
 from kafetrain.cli.shared import print_json
 from kafetrain.deadletter import DeadLetter, key_text
+from kafetrain.errors import ConfigurationError
 
 __all__ = ["FORMATS", "Summary", "print_letter", "print_rows"]
 
@@ -117,7 +118,7 @@ def _payload(value: bytes | None, wanted: str, full: bool) -> str:
     shown = value if full else value[: 4 * _CUT]  # no character has more bytes
     text = _as_json_text(value) if wanted in ("auto", "json") else None
     if text is None and wanted == "json":
-        raise typer.BadParameter("the payload is no JSON; --payload text or hex shows it")
+        raise ConfigurationError("the payload is no JSON; --payload text or hex shows it")
     if text is None and wanted in ("auto", "text"):
         text = shown.decode("utf-8", "replace") if wanted == "text" or _is_text(value) else None
     if text is None:

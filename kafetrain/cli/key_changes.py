@@ -14,6 +14,7 @@ from kafetrain.cli.changes import By, ReasonText, Yes, confirm, counted
 from kafetrain.cli.errors import FAILED
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import print_json
+from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from kafetrain.deadletter import DeadLetters, Plan, Result, Target
@@ -70,7 +71,7 @@ class Change:
         try:
             return parse_duration(self.timeout)
         except ValueError as error:
-            raise typer.BadParameter(f"{self.timeout!r} is no duration such as 60s: {error}") from None
+            raise ConfigurationError(f"{self.timeout!r} is no duration such as 60s: {error}") from None
 
 
 def which(**options: Any) -> dict[str, Any]:
@@ -81,14 +82,14 @@ def which(**options: Any) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value not in (None, False)}
     if len(given) != 1:
         names = [f"--{name}" for name in options]
-        raise typer.BadParameter(f"say which keys are meant: one of {', '.join(names[:-1])} or {names[-1]}")
+        raise ConfigurationError(f"say which keys are meant: one of {', '.join(names[:-1])} or {names[-1]}")
     if "key" in given:
         return {"key": parse_key(given["key"])}
     if "id" in given:
         try:
             return {"id": MessageId.parse(given["id"])}
         except ValueError as error:
-            raise typer.BadParameter(f"{given['id']!r} is no message id: {error}") from None
+            raise ConfigurationError(f"{given['id']!r} is no message id: {error}") from None
     return given
 
 

@@ -15,6 +15,7 @@ import typer
 from kafetrain.cli.changes import connect
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from kafetrain.deadletter import KeyEvent
@@ -48,9 +49,9 @@ def locks(
     from kafetrain.deadletter.lock_view import read_locks
 
     if dead and pending:
-        raise typer.BadParameter("--dead and --pending leave nothing together: one of them")
+        raise ConfigurationError("--dead and --pending leave nothing together: one of them")
     if history is not None and (dead or pending or older_than):
-        raise typer.BadParameter("--history is for one key, whatever its state: it goes with no filter")
+        raise ConfigurationError("--history is for one key, whatever its state: it goes with no filter")
     age = _age(older_than)
     settings = settings_for(brokers, group)
     if history is not None:
@@ -76,7 +77,7 @@ def _age(text: str | None) -> timedelta | None:
     try:
         return None if text is None else parse_duration(text)
     except ValueError as error:
-        raise typer.BadParameter(f"--older-than is a duration such as 1h, not {text!r}: {error}") from None
+        raise ConfigurationError(f"--older-than is a duration such as 1h, not {text!r}: {error}") from None
 
 
 def _taker(dead: bool, pending: bool, failed_before: datetime | None) -> Callable[[Lock], bool]:

@@ -85,7 +85,7 @@ class World(FakeLogClient):
         return place
 
     def wait(
-        self, offset: int, key: bytes | None, *, partition: int = 0, attempt: int = 1, due_ms: int = 10**9
+        self, offset: int, key: bytes | None, *, partition: int = 0, attempt: int = 1, due_ms: int = 4 * 10**12
     ) -> None:
         self.lock(
             offset, Entry(key, State.PENDING, attempt, due_ms, 500, "BankError", "no answer"), partition=partition
