@@ -15,9 +15,9 @@ from kafetrain.outcome import Lock
 
 __all__ = ["render"]
 
-_FRAME_ROWS = 8
-"""Title, two gaps, the table's head and total, two headings, and one that stays free."""
-_MIN_LISTED = 3
+_FRAME_ROWS = 9
+"""Title, three gaps, the table's head and total, two headings, and one that stays free."""
+_MIN_LISTED = 2
 
 
 def render(figures: Figures, *, height: int | None = None, note: str = "") -> RenderableType:
@@ -38,7 +38,8 @@ def render(figures: Figures, *, height: int | None = None, note: str = "") -> Re
     )
     room = None if height is None else max(2 * _MIN_LISTED + 1, height - _FRAME_ROWS)
     shown = _rows(figures.partitions, room)
-    listed = 10 if room is None else max(_MIN_LISTED, (room - len(shown)) // 2)
+    taken = min(len(figures.partitions), len(shown) + 1)
+    listed = 10 if room is None else max(_MIN_LISTED, (room - taken) // 2)
     parts: list[RenderableType] = [title, Text(), _partitions(figures, shown)]
     if figures.due:
         parts += [Text(), _locks(figures.due, listed, figures.at, "due now or running", is_dead=False)]

@@ -106,11 +106,15 @@ def _confirm(what: str, yes: bool) -> None:
 
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         raise ConfigurationError(f"{what} Nobody can be asked here, since stdin is no terminal: pass --yes to do it")
     if not typer.confirm(f"{what} Go on?", err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(FAILED)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _counted(count: int, thing: str) -> str:
