@@ -191,6 +191,10 @@ class RetrySchedule:
                 held.record, held.wake_ms = None, None
                 self._touch_place(held)
 
+    def want(self, held: Held) -> None:
+        """Fetch its payload again, whenever its turn is."""
+        self._wanted[held.at] = held
+
     def wanted(self) -> dict[int, Held]:
         """What to fetch again, by offset in the retry topic."""
         return self._wanted

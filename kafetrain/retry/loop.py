@@ -21,6 +21,7 @@ from kafetrain.core.headers import Malformed, decode_retry
 from kafetrain.errors import LogTruncatedError
 from kafetrain.ownership import Ownership
 from kafetrain.record import Handler, Record, TopicPartition
+from kafetrain.retry.controls import Controls
 from kafetrain.retry.orphans import OrphanCheck
 from kafetrain.retry.outcomes import Outcomes
 from kafetrain.retry.partition import RetryPartition
@@ -60,7 +61,7 @@ class RetryLoop:
         self._outcomes = Outcomes(self._name, handler, workers, parts, state)
         patience_s = self._settings.shutdown_timeout.total_seconds()
         self._owned = Ownership[RetryPartition](consumer, self._clock, patience_s, self._claim, self._release)
-        self._refetcher = Refetcher(open_reader)
+        self._open_reader, self._refetcher = open_reader, Refetcher(open_reader)
         self._purge = Purge(parts, state)
         self._purging: Future[None] | None = None
         self._next_purge = self._clock.monotonic() + PURGE_EVERY_S
@@ -119,6 +120,9 @@ class RetryLoop:
             table = self._state.tables[claim.redirect]
             part = RetryPartition(place, claim, table, position, self._state, self._settings)
             part.orphans = OrphanCheck(part, self._parts.admin, self._settings.group_id, self._clock)
+            part.operator = Controls(
+                part, self._outcomes, self._parts, self._state, self._background, self._open_reader
+            )
             self._owned.begin(part)
         for part in self._owned:
             if part.claim.error is not None:  # since then the log has shown what we cannot read
@@ -230,8 +234,8 @@ class RetryLoop:
             for (partition, offset), entry in dead:
                 if entry is not None:
                     self._outcomes.free(part, partition, offset, entry.key)
-            while part.controls:
-                self._outcomes.obey(part, *part.controls.popleft())
+            if part.operator is not None:
+                part.operator.step()
 
     # Bounds and housekeeping
 

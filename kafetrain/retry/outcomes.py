@@ -15,13 +15,13 @@ from typing import Any
 
 from loguru import logger
 
-from kafetrain.core.entry import Entry, State
-from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
+from kafetrain.core.entry import Entry
+from kafetrain.core.headers import DeadLetterState, Malformed, decode_retry
 from kafetrain.core.rules import due_after, exhausted
 from kafetrain.core.schedule import Held
 from kafetrain.errors import FatalError, PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of, has_no_outcome
-from kafetrain.record import Handler, MessageId, Record, place_of
+from kafetrain.record import Handler, MessageId, Record
 from kafetrain.retry.partition import RetryPartition
 from kafetrain.retry.view import SourceView
 from kafetrain.threads import Workers
@@ -33,8 +33,6 @@ from kafetrain.tracker.state import TrackerState
 from kafetrain.tracker.writes import DeadLetter, SourceRecord
 
 __all__ = ["Outcomes"]
-
-RELEASE = "release"
 
 
 class Outcomes:
@@ -69,42 +67,24 @@ class Outcomes:
 
     def run(self, part: RetryPartition, held: Held, entry: Entry) -> None:
         """Run the handler; `held` is busy until that has led to something durable."""
-        view = SourceView(self._source(held), entry, self._settings.max_retries)
+        view = SourceView(self.source(held), entry, self._settings.max_retries)
         part.open_work += 1
         self._workers.submit(partial(self._run, part, held, view))
 
     def park(self, part: RetryPartition, held: Held, entry: Entry) -> None:
         """Move a record behind a dead one to the dead-letter topic."""
-        self._write(
-            part, self._parts.writes.park(self.topic, self._source(held), entry), partial(self._drop, part, held)
-        )
+        self.write(part, self._parts.writes.park(self.topic, self.source(held), entry), partial(self._drop, part, held))
 
     def free(self, part: RetryPartition, partition: int, offset: int, key: bytes | None) -> None:
         """End the lock of an id that nothing is held for."""
         id = MessageId(self._settings.group_id, self._name, partition, offset)
-        self._write(part, self._parts.writes.tombstone(self.topic, id, key), _nothing)
+        self.write(part, self._parts.writes.tombstone(self.topic, id, key), _nothing)
 
     def bury_malformed(self, part: RetryPartition, record: Record, why: Malformed) -> None:
         """Put a record that is no retry record where a person can see it."""
         source, letter = malformed_letter(self._settings.group_id, record, why)
         sequence = self._parts.writes.dead_letter(self.topic, source, letter)
-        self._write(part, sequence, partial(part.ledger.complete, record.offset))
-
-    def obey(self, part: RetryPartition, record: Record, info: RetryInfo) -> None:
-        """Do what a control record asks for. It only acts while the key is dead, so obeying twice changes nothing."""
-        action = info.control and info.control.action
-        if action != RELEASE:
-            raise FatalError(
-                f"{place_of(record)} asks to {action!r} a key, which this version does not know: upgrade this "
-                f"instance first. Nothing past it is committed."
-            )
-        with self._state.mutex:
-            entry = part.table.source(info.id.partition).entries.get(info.id.offset)
-        completed = partial(part.ledger.complete, record.offset)
-        if entry is None or entry.state is not State.DEAD:
-            completed()
-        else:
-            self._write(part, self._parts.writes.tombstone(self.topic, info.id, entry.key), completed)
+        self.write(part, sequence, partial(part.ledger.complete, record.offset))
 
     # On a worker
 
@@ -154,9 +134,9 @@ class Outcomes:
     def _succeeded(self, part: RetryPartition, held: Held) -> None:
         part.open_work -= 1
         if not part.gone:
-            source = self._source(held)
+            source = self.source(held)
             sequence = self._parts.writes.tombstone(self.topic, source.id, source.key)
-            self._write(part, sequence, partial(self._drop, part, held))
+            self.write(part, sequence, partial(self._drop, part, held))
 
     def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:
         if isinstance(error, Pause):
@@ -175,7 +155,7 @@ class Outcomes:
         if entry is None:  # somebody ended it meanwhile
             self._drop(part, held)
             return
-        source = self._source(held)
+        source = self.source(held)
         failures, now_ms = entry.attempt + 1, self._clock.now_ms()
         retriable = self._settings.is_retriable(error)
         retry = retriable and not exhausted(
@@ -195,18 +175,18 @@ class Outcomes:
         if retry:
             log.debug("retry failed, the next is due in {} ms", entry.due_ms - now_ms)
             sequence: Sequence[Any] = self._parts.writes.entry(self.topic, source.id, entry)
-            self._write(part, sequence, partial(self._put_back, part, held))
+            self.write(part, sequence, partial(self._put_back, part, held))
             return
         log.warning("dead-lettered after {} executions", failures)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
         source, ours = replace(source, given=given), partial(_still_ours, part)
         sequence = self._parts.writes.die(self.topic, source, entry, why, ours, locked=True, error=error)
-        self._write(part, sequence, partial(self._drop, part, held))
+        self.write(part, sequence, partial(self._drop, part, held))
 
     # Writes
 
-    def _write(self, part: RetryPartition, sequence: Sequence[Any], then: Callable[[], object]) -> None:
+    def write(self, part: RetryPartition, sequence: Sequence[Any], then: Callable[[], object]) -> None:
         """Start the writes; `then` once they are durable."""
         part.open_work += 1
         part.open_writes += 1
@@ -229,7 +209,8 @@ class Outcomes:
         with self._state.mutex:
             part.put_back(held)
 
-    def _source(self, held: Held) -> SourceRecord:
+    def source(self, held: Held) -> SourceRecord:
+        """The source record that it carries."""
         if held.record is None:
             raise RuntimeError("a record without its payload is never under way")
         return source_of(held.record, decode_retry(held.record))

@@ -9,10 +9,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from kafetrain.client.ports import Committed
+from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import RetryInfo
 from kafetrain.core.ledger import Ledger
-from kafetrain.core.lock_table import LockTable, chain_key
+from kafetrain.core.lock_table import ChainKey, LockTable, chain_key
 from kafetrain.core.rules import to_park
 from kafetrain.core.schedule import Held, RetrySchedule
 from kafetrain.record import Record, TopicPartition
@@ -20,6 +21,7 @@ from kafetrain.settings import Settings
 from kafetrain.tracker.state import Claim, TrackerState
 
 if TYPE_CHECKING:
+    from kafetrain.retry.controls import Controls
     from kafetrain.retry.orphans import OrphanCheck
 
 __all__ = ["RetryPartition"]
@@ -50,8 +52,11 @@ class RetryPartition:
             free_dead=settings.free_on_dlq,
         )
         self._waiting: list[tuple[int, int, Record, RetryInfo]] = []  # a heap by lock-offset
-        self.controls: deque[tuple[Record, RetryInfo]] = deque()
+        self.controls: deque[tuple[Record, Control]] = deque()
         """What operators ask for a key, in its place in the order."""
+        self.operator: Controls | None = None
+        self._aside: dict[tuple[int, ChainKey], list[tuple[Record, RetryInfo]]] = {}
+        """Keys that a control record works on, with what was read of them meanwhile."""
         self.open_work = 0
         """Handlers that run, and writes in flight."""
         self.open_writes = 0
@@ -106,10 +111,23 @@ class RetryPartition:
         """Hold what has waited for its lock and is pending; complete the rest. With the mutex held."""
         while self._waiting and self._waiting[0][0] < self.table.next_offset:
             _, _, record, info = heapq.heappop(self._waiting)
+            chain = (info.id.partition, chain_key(record.key, info.id.offset))
             if info.control is not None:
-                self.controls.append((record, info))
+                self.controls.append((record, info.control))
+            elif (aside := self._aside.get(chain)) is not None:
+                aside.append((record, info))
             elif not self._hold(record, info):
                 self.ledger.complete(record.offset)
+
+    def lay_aside(self, chain: tuple[int, ChainKey]) -> None:
+        """Let nothing happen to this key until `take_back`."""
+        self._aside.setdefault(chain, [])
+
+    def take_back(self, chain: tuple[int, ChainKey]) -> None:
+        """Go on with what was read of the key meanwhile. With the mutex held."""
+        for record, info in self._aside.pop(chain, ()):
+            self.wait_for_lock(record, info)
+        self.schedule.touch(*chain)
 
     def _hold(self, record: Record, info: RetryInfo) -> bool:
         partition, offset = info.id.partition, info.id.offset
@@ -125,7 +143,7 @@ class RetryPartition:
 
     @property
     def waiting_count(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + sum(map(len, self._aside.values()))
 
     @property
     def oldest_lock_wanted(self) -> int | None:
@@ -134,14 +152,20 @@ class RetryPartition:
 
     def known_ids(self) -> set[tuple[int, int]]:
         """Everything read and not ended: held, or waiting for its lock."""
-        return self.schedule.held.keys() | {(info.id.partition, info.id.offset) for _, _, _, info in self._waiting}
+        waiting = [info.id for _, _, _, info in self._waiting]
+        aside = [info.id for records in self._aside.values() for _, info in records]
+        return self.schedule.held.keys() | {(id.partition, id.offset) for id in waiting + aside}
 
     def take_parks(self) -> list[Held]:
         """What is to be parked and still stands behind a dead head; the rest is put back. With the mutex held."""
         taken: list[Held] = []
         for held in tuple(self.schedule.to_park):
             locks, entry = self.table.source(held.place[0]), self.entry_of(held)
-            chain = None if entry is None else locks.chains.get(chain_key(entry.key, held.place[1]))
+            key = None if entry is None else chain_key(entry.key, held.place[1])
+            if key is not None and (held.place[0], key) in self._aside:
+                held.busy = False  # its time comes with `take_back`
+                continue
+            chain = None if key is None else locks.chains.get(key)
             if chain is not None and to_park(locks, chain) == held.place[1]:
                 taken.append(held)
             else:

@@ -28,6 +28,7 @@ class SourceView:
             timestamp_ms=source.timestamp_ms,
             entry=entry,
             max_retries=max_retries,
+            transform=source.transform,
             nulls_as_empty=False,
         )
 

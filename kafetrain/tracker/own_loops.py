@@ -16,7 +16,8 @@ from functools import partial
 from loguru import logger
 
 from kafetrain.clock import Clock
-from kafetrain.core.entry import Entry
+from kafetrain.core.control import Action, Control, audit_headers
+from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
 from kafetrain.core.lock_table import chain_key
 from kafetrain.core.rules import due_after, exhausted, runnable_head, to_park
@@ -36,7 +37,8 @@ __all__ = ["OwnRetryLoop", "malformed_letter", "source_of"]
 def source_of(record: Record, info: RetryInfo) -> SourceRecord:
     """The source record that a retry record carries."""
     value = None if info.null_value else payload(record, "value")
-    return SourceRecord(info.id, payload(record, "key"), value, info.user_headers, info.timestamp_ms, record)
+    key, own = payload(record, "key"), info.user_headers
+    return SourceRecord(info.id, key, value, own, info.timestamp_ms, given=record, transform=info.transform)
 
 
 def malformed_letter(group: str, record: Record, why: Malformed) -> tuple[SourceRecord, DeadLetter]:
@@ -143,6 +145,9 @@ class OwnRetryLoop:
         claim = self._claim_of(record, topic)
         self._wait_for(claim, info, record)
         source = source_of(record, info)
+        if info.control is not None:
+            self._obey(topic, claim, info.control, source.key)
+            return _Found(claim, info, source, None, None, 0, False)
         if self._settings.free_on_dlq:
             self._release_dead(topic, claim, info, source.key)
         offset = info.id.offset
@@ -161,6 +166,25 @@ class OwnRetryLoop:
             head = runnable_head(locks, chain)
             due_ms = 0 if head is None else locks.entries[head].due_ms
             return _Found(claim, info, source, entry, head, due_ms, to_park(locks, chain) == offset)
+
+    def _obey(self, topic: PreparedTopics, claim: Claim, control: Control, key: bytes | None) -> None:
+        """What operators ask for a key: here only what one write does."""
+        with self._state.mutex:
+            table = self._state.tables.get(claim.redirect) if claim.redirect is not None else None
+            entry = None if table is None else table.source(control.id.partition).entries.get(control.id.offset)
+        headers, now_ms = audit_headers(control.audit), self._clock.now_ms()
+        if control.action == Action.RELEASE:
+            if entry is not None and entry.state is State.DEAD:
+                self._sequencer.run(self._writes.tombstone(topic, control.id, key, headers)).result()
+        elif control.action == Action.RETRY_NOW:
+            if entry is not None and entry.state is State.PENDING and entry.due_ms > now_ms:
+                due = replace(entry, due_ms=now_ms, log_offset=-1)
+                self._sequencer.run(self._writes.entry(topic, control.id, due, headers)).result()
+        else:
+            logger.bind(topic=control.id.topic, partition=control.id.partition, offset=control.id.offset).error(
+                "control record {!r} passed over: a loop of one's own cannot do that, a RetryManager can",
+                control.action,
+            )
 
     def _release_dead(self, topic: PreparedTopics, claim: Claim, info: RetryInfo, key: bytes | None) -> None:
         """Dead keys are freed now, and were not when this one died: end its lock, so that what waits may run."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from kafetrain.client.ports import ClientError, OutgoingRecord, ProducerPort, RecordTooLargeForClientError
 from kafetrain.clock import Clock
+from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, Registration, encode_entry, encode_registration, registration_key
-from kafetrain.core.headers import DeadLetterState, dlq_headers, retry_headers, tombstone_headers
+from kafetrain.core.headers import DeadLetterState, dlq_headers, dlq_mark_headers, retry_headers, tombstone_headers
 from kafetrain.errors import RecordTooLargeError, WriteFailedError
 from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, TopicPartition, place_of
 from kafetrain.settings import Settings
@@ -35,6 +36,8 @@ class SourceRecord:
     timestamp_ms: int
     given: Record | None = field(default=None, compare=False, repr=False)
     """As its handler was given it, where that ran."""
+    transform: str | None = None
+    """What changed its payload, where an operator had it replayed so."""
 
     def __str__(self) -> str:
         return f"{self.id.topic}[{self.id.partition}]@{self.id.offset}"
@@ -85,20 +88,24 @@ class Writes:
         self._limit_of = limit_of  # a topic's max.message.bytes, where the brokers tell
         self._hooks = hooks or Hooks()
 
-    def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry) -> Sequence[Entry]:
-        """Write an entry. Returns it with its offset."""
+    def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry, headers: Headers = ()) -> Sequence[Entry]:
+        """Write an entry. Returns it with its offset. `headers`: who asked for it, where somebody did."""
         redirect = self._redirect(topic, id.partition)
         yield from self._register(topic, redirect, id)
-        out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry))
+        out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry), headers)
         offset = yield from self._write("lock", str(id), out)
         entry = replace(entry, log_offset=offset)
         self._state.put(redirect, id.partition, id.offset, entry)
         return entry
 
-    def tombstone(self, topic: PreparedTopics, id: MessageId, key: bytes | None) -> Sequence[None]:
-        """End an id's lock."""
+    def tombstone(
+        self, topic: PreparedTopics, id: MessageId, key: bytes | None, headers: Headers = ()
+    ) -> Sequence[None]:
+        """End an id's lock. `headers`: who asked for it, where somebody did."""
         redirect = self._redirect(topic, id.partition)
-        out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), None, tombstone_headers(key))
+        out = OutgoingRecord(
+            redirect.topic, redirect.partition, str(id).encode(), None, [*tombstone_headers(key), *headers]
+        )
         offset = yield from self._write("tombstone", str(id), out)
         self._state.end(redirect, id.partition, id.offset, key, offset, ours=True)
 
@@ -111,6 +118,7 @@ class Writes:
             entry=entry,
             max_retries=self._settings.max_retries,
             lock_offset=entry.log_offset,
+            transform=source.transform,
         )
         if _is_empty(source):
             headers.append((RetryHeader.NULL_VALUE, b"1"))
@@ -166,8 +174,20 @@ class Writes:
 
     def park(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
         """Move a record that waits behind a dead one to the dead-letter topic."""
-        yield from self.dead_letter(topic, source, DeadLetter.parked(entry))
-        yield from self.tombstone(topic, source.id, source.key)
+        yield from self.bury(topic, source, DeadLetter.parked(entry))
+
+    def bury(
+        self, topic: PreparedTopics, source: SourceRecord, why: DeadLetter, headers: Headers = ()
+    ) -> Sequence[None]:
+        """Move a record to the dead-letter topic, and end its lock."""
+        yield from self.dead_letter(topic, source, why)
+        yield from self.tombstone(topic, source.id, source.key, headers)
+
+    def mark_replayed(self, topic: PreparedTopics, control: Control, key: bytes | None) -> Sequence[None]:
+        """Say in the dead-letter topic that this dead letter was put into retry again."""
+        headers = dlq_mark_headers(control)
+        out = OutgoingRecord(topic.names.dlq, control.id.partition % width_of(topic), key, b"", headers)
+        yield from self._write("mark", str(control.id), out)
 
     def registration(self, topic: PreparedTopics, redirect: TopicPartition) -> Sequence[None]:
         """Say that this group keeps locks here. Other groups' purges look for it."""
