@@ -15,7 +15,7 @@ from enum import Enum
 __all__ = ["BreakerState", "Verdict"]
 
 SLICE_S = 1.0
-"""No record is told to wait for longer: so a breaker that has closed is noticed everywhere."""
+"""No record is told to wait for longer, nor than for the first probe: so a breaker that has closed is noticed soon."""
 
 
 class Verdict(Enum):
@@ -37,6 +37,7 @@ class BreakerState:
     def __init__(self, *, keys: int, window_s: float, probe_after_s: float, probe_at_most_s: float) -> None:
         self._keys, self._window_s = keys, window_s
         self._probe_after_s, self._probe_at_most_s = probe_after_s, probe_at_most_s
+        self._slice_s = min(SLICE_S, probe_after_s)
         self.is_open = False
         self.counting = False
         """Closed, and the last run failed: the end of the next one matters."""
@@ -56,7 +57,7 @@ class BreakerState:
         Else how many seconds it has to wait before it asks again. A key other than the last probe's is let through
         first: a record that can never succeed must not be the only one that is tried.
         """
-        patience_s = SLICE_S if key == self._last_probe else 0.0
+        patience_s = self._slice_s if key == self._last_probe else 0.0
         if self._probing or now < self._next_probe + patience_s:
             return self.wait_s(now - patience_s)
         self._probing, self._last_probe = True, key
@@ -65,7 +66,7 @@ class BreakerState:
 
     def wait_s(self, now: float) -> float:
         """Seconds until it is worth to ask, or to ask again."""
-        return SLICE_S if self._probing else max(0.0, min(SLICE_S, self._next_probe - now))
+        return self._slice_s if self._probing else max(0.0, min(self._slice_s, self._next_probe - now))
 
     def ended(self, key: Hashable, kind: type | None, now: float, *, probe: bool = False) -> Verdict:
         """A run has ended. Only a probe's end counts while it is open: others began before it did."""
