@@ -12,7 +12,7 @@ __all__ = ["LoggingMiddleware"]
 
 
 class LoggingMiddleware:
-    """One event for each record that did not simply succeed; keys and payloads are never logged.
+    """One event for each record that did not simply succeed, at DEBUG for a pause; keys and payloads are never logged.
 
     `success_level` (say "DEBUG"): an event for each success too, which costs the healthy path several microseconds
     a record. `error_text`: the error's text beside its type, for handlers whose errors quote no payload.
