@@ -1,4 +1,4 @@
-"""What runs while a tracker tracks: three clients and two threads, started together or not at all."""
+"""What runs while a tracker tracks: three clients and two loops with a thread each, built together or not at all."""
 
 from __future__ import annotations
 
@@ -29,9 +29,20 @@ AT_LEAST_S = 1.0
 
 
 class Parts:
-    """Building connects and starts; where that fails, nothing is left running."""
+    """Building connects; where that fails, nothing is left open. `start` starts the threads.
 
-    def __init__(self, client: Client, state: TrackerState, settings: Settings, clock: Clock, hooks: Hooks) -> None:
+    `max_wait`: what one step of a loop waits at most for something to do.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        state: TrackerState,
+        settings: Settings,
+        clock: Clock,
+        hooks: Hooks,
+        max_wait: timedelta = timedelta(milliseconds=100),
+    ) -> None:
         undo: list[Callable[[], None]] = []
         try:
             self.admin = client.admin()
@@ -44,9 +55,9 @@ class Parts:
                 close()
             raise
         self.settings, self.clock, self._hooks = settings, clock, hooks
-        self.sequencer = Sequencer()
+        self.sequencer = Sequencer(max_wait)
         self.writes = Writes(self.producer, state, settings, clock, self.limit_of, hooks)
-        self.reader = RedirectReader(state, consumer, self.admin, settings, clock)
+        self.reader = RedirectReader(state, consumer, self.admin, settings, clock, max_wait)
         self.source = SourcePath(state, self.writes, self.sequencer, settings, clock)
         self.own_loop = OwnRetryLoop(state, self.writes, self.sequencer, settings, clock, self.end_of)
         self.deferrals = Deferrals()
@@ -60,9 +71,11 @@ class Parts:
             LoopThread(self.sequencer, "kafetrain-writes", failed),
             LoopThread(self.reader, "kafetrain-redirects", failed),
         ]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        hooks.start()
+        self._hooks.start()
 
     def end_of(self, redirect: TopicPartition) -> int:
         """The redirect partition's end offset, as the brokers have it now. A request of its own, by any thread."""

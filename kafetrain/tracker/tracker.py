@@ -309,5 +309,6 @@ class ErrorTracker:
     def _started(self) -> Parts:
         if self._parts is None:
             self._parts = Parts(self.client, self.state, self.settings, self.clock, self._hooks)
+            self._parts.start()
             self.submit = self._parts.source.submit
         return self._parts

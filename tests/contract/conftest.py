@@ -1,4 +1,4 @@
-"""One cluster fixture, two brokers behind it: librdkafka's mock in this process, and Apache Kafka."""
+"""One cluster fixture, three backends: the simulated cluster, librdkafka's mock in this process, and Apache Kafka."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import MemberToRemove
 
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, OutgoingRecord, ProducerPort
@@ -22,6 +24,7 @@ from kafetrain.settings import Settings
 from kafetrain.testing import Broker, EmbeddedBroker, NoBrokerError, kafka_broker
 from kafetrain.testing.apache_kafka import ApacheKafkaBroker
 from kafetrain.testing.embedded_client import EmbeddedClient
+from kafetrain.testing.simulated import SimulatedCluster
 from tests.waiting import wait_for
 
 PARTITIONS = 4
@@ -33,11 +36,15 @@ GAPS = {
         "rebalances": "the mock cluster waits 3 s for a group's first member, and a session long in each rebalance",
         "purges": "the mock cluster has no DeleteRecords",
         "transactions": "the mock cluster writes no control records and has no last stable offset",
-    }
+    },
+    "simulated": {
+        "cooperative": "the simulated cluster's rebalances are eager",
+        "client options": "the simulated cluster's clients have no options",
+    },
 }
 
 
-NOT_WORTH_A_RUN = ("rebalances",)
+NOT_WORTH_A_RUN = ("rebalances", "cooperative", "client options")
 
 
 class Owner:
@@ -109,6 +116,15 @@ class Cluster:
         )
         return KafkaPythonClient(settings) if self.broker.is_real else EmbeddedClient(settings)
 
+    def delete_topic(self, topic: str) -> None:
+        self.broker.delete_topic(topic)
+
+    def remove_members(self, group: str) -> None:
+        """As an operator can: they do not know."""
+        with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
+            members = admin.describe_groups([group])[group]["members"]
+            admin.remove_group_members(group, [MemberToRemove(member_id=m["member_id"]) for m in members])
+
     @property
     def admin(self) -> AdminPort:
         if self._admin is None:
@@ -168,6 +184,45 @@ class Cluster:
             self._undo.pop()()
 
 
+class SimulatedBackend(Cluster):
+    """The simulated cluster, used by threads."""
+
+    def __init__(self, session_timeout_s: float = 1.0, rebalance_timeout_s: float = 3.0) -> None:
+        self.simulated = SimulatedCluster(session_timeout_s=session_timeout_s, rebalance_timeout_s=rebalance_timeout_s)
+        self._undo, self._admin, self._producer = [], None, None
+        self._clients = 0
+
+    def client(self, **options: Any) -> Client:
+        self._clients += 1
+        return self.simulated.client(f"client-{self._clients}")
+
+    def topic(self, configs: Mapping[str, str] | None = None) -> str:
+        return self.simulated.create_topic(f"contract-{uuid.uuid4().hex[:12]}", PARTITIONS, configs)
+
+    def delete_topic(self, topic: str) -> None:
+        self.simulated.delete_topic(topic)
+
+    def remove_members(self, group: str) -> None:
+        for number in range(self._clients):
+            self.simulated.expire(f"client-{number + 1}")
+
+    def transactional(self, **options: Any) -> Any:
+        return _Transactional(self.simulated)
+
+
+class _Transactional:
+    """A transaction by the names of kafka-python's producer."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        transaction = cluster.begin_transaction()
+        self._write = transaction.write
+        self.commit_transaction, self.abort_transaction = transaction.commit, transaction.abort
+
+    def send(self, topic: str, value: bytes, partition: int) -> Any:
+        offset = self._write(topic, None, value, partition=partition)
+        return SimpleNamespace(get=lambda timeout: offset)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"kafka_cluster", "real_broker"} & set(getattr(item, "fixturenames", ())):
@@ -218,11 +273,16 @@ def _use(broker: Broker) -> Iterator[Cluster]:
     wait_for("the clients' threads have ended", lambda: set(threading.enumerate()) <= before, timeout=10)
 
 
-@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["simulated", "embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     for need in request.node.iter_markers("needs"):
         if reason := GAPS.get(request.param, {}).get(need.args[0]):
             request.applymarker(pytest.mark.xfail(strict=True, reason=reason, run=need.args[0] not in NOT_WORTH_A_RUN))
+    if request.param == "simulated":
+        simulated = SimulatedBackend()
+        yield simulated
+        simulated.close()
+        return
     broker = request.getfixturevalue("embedded_broker" if request.param == "embedded" else "real_broker")
     yield from _use(broker)
 

@@ -10,8 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
-from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from kafetrain.client import kafka_python_consumer
@@ -37,7 +35,11 @@ eager_and_cooperative = pytest.mark.parametrize(
     "options",
     [
         pytest.param({}, id="eager"),
-        pytest.param({"partition_assignment_strategy": [CooperativeStickyAssignor]}, id="cooperative"),
+        pytest.param(
+            {"partition_assignment_strategy": [CooperativeStickyAssignor]},
+            id="cooperative",
+            marks=pytest.mark.needs("cooperative"),
+        ),
     ],
 )
 
@@ -79,7 +81,7 @@ def test_describing_tells_the_partitions_and_replicas(cluster: Cluster) -> None:
 def test_a_topic_id_changes_with_a_new_topic_of_the_same_name(cluster: Cluster) -> None:
     topic = cluster.topic()
     first = cluster.admin.describe_topics([topic])[topic].topic_id
-    cluster.broker.delete_topic(topic)
+    cluster.delete_topic(topic)
     wait_for("the topic is gone", lambda: not cluster.admin.describe_topics([topic]))
     cluster.admin.create_topics([TopicSpec(topic, 1)])
     second = cluster.admin.describe_topics([topic])[topic].topic_id
@@ -568,9 +570,7 @@ def test_a_member_that_was_removed_loses_its_partitions_and_cannot_commit(cluste
     topic = cluster.topic()
     owner = cluster.member(topic)
     owner.join()
-    with KafkaAdminClient(bootstrap_servers=cluster.servers) as admin:
-        members = admin.describe_groups([f"group-{topic}"])[f"group-{topic}"]["members"]
-        admin.remove_group_members(f"group-{topic}", [MemberToRemove(member_id=m["member_id"]) for m in members])
+    cluster.remove_members(f"group-{topic}")
     with pytest.raises(NotOwnerError):
         owner.consumer.commit({TopicPartition(topic, 0): Committed(1)})
     owner.poll_until("lost, and assigned again", lambda: len(owner.log) == 3)
@@ -777,6 +777,7 @@ def test_a_refused_login_is_told_at_once_and_is_not_retriable(kafka_cluster: Clu
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.needs("client options")
 def test_options_reach_the_clients_that_know_them(cluster: Cluster) -> None:
     """`linger_ms` is the producer's alone, `fetch_min_bytes` the consumer's; each of the others would refuse it."""
     client = cluster.client(linger_ms=1, fetch_min_bytes=1, retry_backoff_ms=10, request_timeout_ms=60_000)
