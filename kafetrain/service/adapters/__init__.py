@@ -1,0 +1,1 @@
+"""Stores, destinations and the web: all that touches the world outside."""

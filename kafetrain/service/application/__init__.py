@@ -1,0 +1,1 @@
+"""The use of domain and ports: accepting tasks, and delivering them."""

@@ -1,0 +1,1 @@
+"""What the service needs of a store and of a destination. Both are found by entry points."""

@@ -1,0 +1,62 @@
+"""`kafetrain serve`: the process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvicorn
+
+from kafetrain.errors import KafetrainError
+from kafetrain.service.adapters.web.guard import BoundedHttpProtocol
+from kafetrain.service.logs import set_up_logs
+from kafetrain.service.settings import ServiceSettings
+from kafetrain.service.wiring import wire
+
+__all__ = ["serve"]
+
+SWITCH_INTERVAL_S = 0.001
+"""How long the event loop may keep a thread of a store or of Kafka waiting; Python's own 5 ms make them crawl."""
+
+
+def serve(settings: ServiceSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `ConfigurationError` or `StoreError` where it cannot start."""
+    set_up_logs(settings)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    app = wire(settings)
+    asyncio.run(_probe(settings))
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        http=BoundedHttpProtocol,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()) or 1,
+        backlog=2048,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run()
+    except SystemExit as error:
+        raise KafetrainError(
+            f"cannot listen on {settings.http_host}:{settings.http_port}; is another program there? HTTP_PORT and "
+            "HTTP_HOST set where"
+        ) from error
+    if not server.started:
+        raise KafetrainError("the service could not start; the log says why")
+
+
+async def _probe(settings: ServiceSettings) -> None:
+    """Open the store once, so that what is wrong with it is one sentence and not a failed start-up."""
+    from kafetrain.service.plugins import make_store
+
+    store = make_store(settings)
+    try:
+        await store.open()
+    finally:
+        await store.close()
