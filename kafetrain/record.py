@@ -124,6 +124,8 @@ class DlqHeader:
     STATE = "x-dlq-state"
     TIMESTAMP = "x-dlq-timestamp"
     FIRST_FAILURE = "x-dlq-first-failure"
+    TOPIC_ID = "x-dlq-topic-id"
+    """Of the source topic: another one since then has the same offsets for other records."""
     SOURCE_TIMESTAMP = "x-dlq-source-timestamp"
     """The source record's own timestamp."""
     NULL_HEADERS = "x-dlq-null-headers"

@@ -29,6 +29,7 @@ class DeadLetterInfo:
     """The value travels as empty; it was null."""
     command: str | None
     transform: str | None
+    topic_id: str | None
     replayed: tuple[int, int] | None
     """Of a mark: partition and offset of the dead letter that was put into retry again."""
 
@@ -68,5 +69,6 @@ def decode_dead_letter(record: Record) -> DeadLetterInfo:
         null_value=DlqHeader.NULL_VALUE in ours,
         command=text(DlqHeader.COMMAND),
         transform=text(DlqHeader.TRANSFORM),
+        topic_id=text(DlqHeader.TOPIC_ID),
         replayed=(int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None,
     )

@@ -114,6 +114,7 @@ def dlq_headers(
     now_ms: int,
     first_failure_ms: int | None,
     source_timestamp_ms: int,
+    topic_id: str = "",
 ) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then those of the dead letter."""
     ours: list[tuple[str, object]] = [
@@ -129,6 +130,7 @@ def dlq_headers(
         (DlqHeader.TIMESTAMP, now_ms),
         (DlqHeader.FIRST_FAILURE, first_failure_ms),
         (DlqHeader.SOURCE_TIMESTAMP, source_timestamp_ms),
+        (DlqHeader.TOPIC_ID, topic_id or None),
     ]
     return _joined(own, ours, DlqHeader.NULL_HEADERS)
 

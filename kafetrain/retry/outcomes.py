@@ -89,7 +89,8 @@ class Outcomes:
     # On a worker
 
     def _run(self, part: RetryPartition, held: Held, view: SourceView) -> None:
-        if part.leaving:
+        # The partition may have been paused since this one was handed over.
+        if part.leaving or self._clock.now_ms() < part.not_before_ms:
             self.inbox.put(partial(self._no_outcome, part, held))
             return
         try:
@@ -134,8 +135,9 @@ class Outcomes:
     def _succeeded(self, part: RetryPartition, held: Held) -> None:
         part.open_work -= 1
         if not part.gone:
-            source = self.source(held)
-            sequence = self._parts.writes.tombstone(self.topic, source.id, source.key)
+            id = MessageId(self._settings.group_id, self._name, *held.place)
+            key = None if held.record is None else held.record.key
+            sequence = self._parts.writes.tombstone(self.topic, id, key)
             self.write(part, sequence, partial(self._drop, part, held))
 
     def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:

@@ -155,6 +155,9 @@ class Replay:
             job = wanted.get(record.offset)
             if job is None:
                 continue
+            if info.topic_id not in (None, self._topic.topic_id):
+                job.result = "not replayed: it is of a former topic of this name"
+                continue
             value = None if info.null_value else payload(record, "value")
             source = SourceRecord(
                 info.id, record.key, value, info.user_headers, info.source_timestamp_ms, transform=info.transform

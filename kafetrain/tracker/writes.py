@@ -138,6 +138,7 @@ class Writes:
             now_ms=self._clock.now_ms(),
             first_failure_ms=why.first_failure_ms,
             source_timestamp_ms=source.timestamp_ms,
+            topic_id=topic.topic_id,
         )
         if _is_empty(source):
             headers.append((DlqHeader.NULL_VALUE, b"1"))

@@ -48,6 +48,8 @@ def test_an_exhausted_record_is_dead_lettered_whole_with_the_reason_of_its_last_
     ours = dlq_headers(letter)
     first_failure, died = int(ours.pop("x-dlq-first-failure")), int(ours.pop("x-dlq-timestamp"))
     assert before_ms <= first_failure < died <= int(time.time() * 1000)
+    assert before_ms - 60_000 < int(ours.pop("x-dlq-source-timestamp")) <= first_failure
+    assert ours.pop("x-dlq-topic-id")
     assert ours == {
         "x-dlq-id": f"{settings.group_id}/{topic}/1/1",
         "x-dlq-group": settings.group_id,

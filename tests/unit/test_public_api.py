@@ -87,6 +87,6 @@ def test_header_names_are_public() -> None:
         "x-dlq-" + name
         for name in (
             "id group topic partition offset attempts reason error-type state timestamp first-failure null-headers "
-            "null-value source-timestamp command transform replayed"
+            "null-value source-timestamp topic-id command transform replayed"
         ).split()
     )
