@@ -23,6 +23,7 @@ from kafetrain.deadletter.lock_view import LockView
 from kafetrain.deadletter.plans import Change, Effect, Target
 from kafetrain.deadletter.topic_scan import Progress
 from kafetrain.deadletter.transforms import Transform, transformed
+from kafetrain.errors import KafetrainError, first_line
 from kafetrain.record import DlqHeader, Headers
 from kafetrain.topics import AuxiliaryTopics
 
@@ -85,8 +86,12 @@ class CarryOut:
             ).info("an operator asks for {}", target.action.value)  # fmt: skip
             if progress is not None:
                 progress(number, len(targets))
-        for future in sent:
-            future.result(_DELIVERY.total_seconds())
+        errors = [error for future in sent if (error := future.exception(_DELIVERY.total_seconds())) is not None]
+        if errors:
+            raise KafetrainError(
+                f"{len(sent) - len(errors)} of {len(sent)} control records are written and will be obeyed; the others "
+                f"are not: {first_line(errors[0])}. Done again, it asks for what is left"
+            ) from errors[0]
 
     def await_effects(
         self, view: LockView, targets: Sequence[Target], patience: timedelta, progress: Progress | None

@@ -97,8 +97,7 @@ class _Teller:
         if info.control is not None:
             yield _event(record, "control", info.id, _control_text(info.control))
         else:
-            waits = "waits for its next try" if info.attempt else "waits behind another of its key"
-            yield _event(record, "retry", info.id, f"{waits}, attempt {info.attempt}")
+            yield _event(record, "retry", info.id, f"in retry, attempt {info.attempt}")
 
     def dead_letter(self, record: Record) -> Iterator[KeyEvent]:
         letter = read_letter(record)
@@ -114,24 +113,24 @@ def _event(record: Record, kind: str, id: MessageId, text: str) -> KeyEvent:
     """With who asked for it, where it was written because of a command."""
     command = header(record, RetryHeader.COMMAND) or header(record, DlqHeader.COMMAND)
     by, why = (header(record, name) if command else None for name in (RetryHeader.BY, RetryHeader.WHY))
+    if by is not None:
+        text += f", asked by {by}"
     return KeyEvent(record.timestamp, kind, id, record.topic, record.partition, record.offset, text, command, by, why)
 
 
 def _control_text(control: Control) -> str:
     audit = control.audit
-    text = f"{control.action}, asked by {audit.by}"
-    if audit.transform:
-        text += f", payloads changed by {audit.transform}"
-    return f"{text}: {audit.why}" if audit.why else text
+    text = control.action if audit.transform is None else f"{control.action} with {audit.transform}"
+    return f"{text} ({audit.why})" if audit.why else text
 
 
 def _entry_text(entry: Entry) -> str:
     error = ": ".join(part for part in (entry.error_type, entry.error) if part)
     if entry.state is State.DEAD:
         at = "" if entry.dead_at is None else f", dead letter {entry.dead_at[0]}:{entry.dead_at[1]}"
-        return f"dead after {entry.attempt} failures{at}"
+        return f"dead, attempt {entry.attempt}{at}"
     if not entry.attempt:
-        return "pending, has not failed"
+        return "pending, attempt 0"
     return f"pending, attempt {entry.attempt}, due {utc(entry.due_ms):%H:%M:%S}" + (f", {error}" if error else "")
 
 
@@ -142,5 +141,5 @@ def _letter_text(letter: DeadLetter) -> str:
     if letter.transform is not None:
         return f"{text} by {letter.transform}"
     if letter.attempts:
-        text += f" after {letter.attempts} executions"
+        text += f", run {letter.attempts}"
     return f"{text}, {letter.error}" if letter.error else text

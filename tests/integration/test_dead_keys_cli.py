@@ -182,7 +182,7 @@ def test_locks_by_state_and_age_and_a_keys_story(stage: Stage) -> None:
     assert (control["by"], control["why"]) == ("eve@desk", "known")
     assert [event["time"] for event in story] == sorted(event["time"] for event in story)
     lines = stage.run("locks", "--history", "ada").stdout
-    assert "release, asked by eve@desk: known" in lines
+    assert "release (known), asked by eve@desk" in lines
     assert stage.run("locks", "--history", "nobody").stdout == ""
     assert "one of them" in stage.run("locks", "--dead", "--pending", code=2).stderr
 
