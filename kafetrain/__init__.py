@@ -9,6 +9,7 @@ Silent until the application calls `loguru.logger.enable("kafetrain")`.
 
 from loguru import logger as _logger
 
+from kafetrain.app import App
 from kafetrain.backoff_policy import ConstantBackoff, ExponentialBackoff, LinearBackoff
 from kafetrain.breaker import Breaker
 from kafetrain.consumer import ErrorHandlingMiddleware, KafkaConsumer, LoggingMiddleware
@@ -39,6 +40,7 @@ from kafetrain.settings import Settings
 from kafetrain.tracker import ErrorTracker
 
 __all__ = [
+    "App",
     "Breaker",
     "ConfigurationError",
     "ConstantBackoff",

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kafetrain.cli import dlq, inspect, keys, locks, topics
+from kafetrain.cli import config, dlq, inspect, keys, locks, run, topics
 from kafetrain.cli.demo import command as demo
 from kafetrain.cli.errors import ErrorBoundary
 from kafetrain.cli.shared import show_log_messages
@@ -32,6 +32,8 @@ app.add_typer(keys.app, name="keys")
 app.command()(locks.locks)
 app.command()(inspect.inspect)
 app.command()(demo.demo)
+app.command()(run.run)
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from typing_extensions import Self
 
 from kafetrain import settings_checks as checks
 from kafetrain.backoff_policy import ExponentialBackoff
@@ -133,7 +132,7 @@ class ConsumerConfig(Declared):
         return value
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _fit_together(self) -> ConsumerConfig:
         if self.heartbeat_interval >= self.session_timeout:
             raise ValueError("heartbeat_interval must be below session_timeout, or every member is given up")
         if self.retry is not None:

@@ -28,6 +28,7 @@ from kafetrain.client.kafka_python_publisher import Publisher, PublishingClient
 from kafetrain.client.ports import ClientError, OutgoingRecord
 from kafetrain.errors import ConfigurationError
 from kafetrain.managed.producer_config import ProducerConfig
+from kafetrain.settings import Settings
 
 __all__ = ["Callback", "GivenHeaders", "ManagedProducer", "Metadata"]
 
@@ -58,11 +59,14 @@ class _Pending:
 
 
 class ManagedProducer:
-    """Any thread may call it. Connects when it first sends. `close` it, or let the registry's `wait_stop`."""
+    """Any thread may call it. Connects when it first sends. `close` it, or let the registry's `wait_stop`.
 
-    def __init__(self, config: ProducerConfig) -> None:
+    `settings`: where to connect and how, in place of what `config` says about that.
+    """
+
+    def __init__(self, config: ProducerConfig, settings: Settings | None = None) -> None:
         self.config = config
-        self._settings = config.settings()
+        self._settings = config.settings() if settings is None else settings
         self._building = threading.Lock()  # taken alone; guards _publisher while it is built
         self._publisher: Publisher | None = None
         # Guards what follows; notified when a record is no longer pending. Nothing else is taken inside.

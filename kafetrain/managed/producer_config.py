@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
-from typing_extensions import Self
 
 from kafetrain.client.kafka_python_publisher import Compression, library_for
 from kafetrain.durations import parse_size
@@ -85,7 +84,7 @@ class ProducerConfig(Declared):
         return value
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
+    def _fit_together(self) -> ProducerConfig:
         if not (self.enable_sync or self.enable_async):
             raise ValueError("enable_sync and enable_async are both False: nothing could be sent")
         if self.idempotent and self.required_acks != "all":

@@ -21,7 +21,7 @@ BELOW = {
 
 
 PUBLIC = """
-    Breaker ConfigurationError ConstantBackoff ErrorHandlingMiddleware ErrorTracker ExponentialBackoff Handler
+    App Breaker ConfigurationError ConstantBackoff ErrorHandlingMiddleware ErrorTracker ExponentialBackoff Handler
     KafetrainError KafkaConsumer LinearBackoff Lock LoggingMiddleware Middleware NotRetriableError NotTrackedError
     Outcome Pause Record RetriableError RetryManager Settings as_record get_original_topic get_retry_attempt
     get_retry_reason is_retriable is_retry_message json_of text_of

@@ -1,0 +1,52 @@
+"""What `kafetrain run` writes to stderr: kafetrain's events, the app's own, and those of the Kafka client."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+__all__ = ["LEVELS", "show_logs"]
+
+LEVELS = ("trace", "debug", "info", "warning", "error", "critical")
+
+
+def show_logs(level: str, *, as_json: bool) -> None:
+    """From now on, events of this level and above: as lines, or as one JSON object a line."""
+    name = level.upper()
+    if as_json:
+        logger.configure(handlers=[{"sink": _write_json, "level": name}])
+    else:
+        layout = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <8} {message} {extra}"
+        logger.configure(handlers=[{"sink": sys.stderr, "level": name, "format": layout, "diagnose": False}])
+    logger.enable("kafetrain")
+    # The client says the same again in its own words, and more of it: only what is serious.
+    logging.basicConfig(handlers=[_Forwarding()], level=max(logging.WARNING, logger.level(name).no), force=True)
+
+
+def _write_json(message: Message) -> None:
+    event = message.record
+    fields = {
+        "time": event["time"].isoformat(timespec="milliseconds"),
+        "level": event["level"].name.lower(),
+        "message": event["message"],
+        "logger": event["name"],
+        **event["extra"],
+    }
+    if event["exception"] is not None and event["exception"].type is not None:
+        fields["error_type"] = event["exception"].type.__name__
+    sys.stderr.write(json.dumps(fields, default=str, ensure_ascii=False) + "\n")
+
+
+class _Forwarding(logging.Handler):
+    """Of the standard library's logging, to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = record.levelname if record.levelname in {known.upper() for known in LEVELS} else "WARNING"
+        logger.bind(logger=record.name).log(name, "{}", record.getMessage())
