@@ -148,6 +148,7 @@ class DeadLetters:
             self._topic,
             lambda start: self._read(start, False, progress),
             width=self._width(),
+            topic_id=self._topic_id(),
             append=append,
             with_payloads=with_payloads,
         )
@@ -269,6 +270,11 @@ class DeadLetters:
                 f"{', '.join(missing)} does not exist: kafetrain topics verify {self._topic} says what is wrong"
             )
         return min(described[name].partitions for name in self._names.auxiliary)
+
+    def _topic_id(self) -> str:
+        """The source topic's, empty where it is not told."""
+        source = self._topics().get(self._names.source)
+        return "" if source is None else source.topic_id
 
     def _opened_view(self) -> LockView | None:
         redirect = self._topics().get(self._names.redirect)

@@ -39,6 +39,8 @@ class DeadLetter:
     """When it was dead-lettered."""
     source_timestamp_ms: int
     """The source record's own."""
+    topic_id: str | None = None
+    """The source topic's; one that was created again since has another. None: it was not known."""
     reason: str | None = None
     error_type: str | None = None
     attempts: int | None = None
@@ -111,6 +113,7 @@ def read_letter(record: Record) -> DeadLetter:
         state=info.state,
         at_ms=max(0, info.at_ms),
         source_timestamp_ms=info.source_timestamp_ms,
+        topic_id=info.topic_id,
         reason=info.reason,
         error_type=info.error_type,
         attempts=info.attempts,

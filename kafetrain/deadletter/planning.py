@@ -94,10 +94,14 @@ def plan_replay(
     read: Letters,
     *,
     width: int,
+    topic_id: str,
     append: bool,
     with_payloads: bool,
 ) -> Plan:
-    """Dead keys again with all that is parked behind them; with `append`, dead letters of other keys too."""
+    """Dead keys again with all that is parked behind them; with `append`, dead letters of other keys too.
+
+    `topic_id`: the source topic's as it is now. What died in a former topic of its name does not run in this one.
+    """
     heads = {head.id: head for head in view.heads() if head.entry.state is State.DEAD}
     dead = [head for head in heads.values() if choice.takes_head(head)]
     chosen = [head for head in dead if head.entry.dead_at is not None]
@@ -111,6 +115,9 @@ def plan_replay(
     others = _Others(choice, view, {_chain(id, head.entry.key) for id, head in heads.items()}, with_payloads)
     if start:
         for letter in read(start):
+            if letter.topic_id not in (None, topic_id):
+                others.refuse(letter)
+                continue
             behind.look_at(letter)
             if append:
                 others.look_at(letter)
@@ -122,7 +129,8 @@ def plan_replay(
         for id, letter in others.not_replayed()
     ]
     nothing = [
-        f"{_named(head)} is dead, but its dead letter was deleted: nothing to replay. Release it instead"
+        f"{_named(head)} is dead, but its dead letter was deleted, or is a former topic's: nothing to replay. "
+        f"Release it instead"
         for head in dead
         if not behind.has_letter_of(head)
     ]
@@ -137,7 +145,7 @@ def _no_replay(choice: Choice, append: bool, refused: int) -> str:
     if append:
         text += ", and there is no dead letter of it that was not replayed"
     if refused:
-        text += f"; {refused} in retry, or never were records of the source topic"
+        text += f"; left alone, being in retry or no records of this topic: {refused}"
     return text
 
 
@@ -206,7 +214,10 @@ class _Others:
         self._with_payloads = with_payloads
         self._newest: dict[MessageId, DeadLetter] = {}
         self.refused = 0
-        """How many were chosen and cannot run: in retry, or malformed."""
+        """How many were chosen and cannot run: in retry, malformed, or of a former topic."""
+
+    def refuse(self, letter: DeadLetter) -> None:
+        self.refused += self._choice.takes(letter.id, letter.key, letter.error)
 
     def look_at(self, letter: DeadLetter) -> None:
         id = letter.id
@@ -217,8 +228,8 @@ class _Others:
             known = self._newest.get(id)
             if known is not None and (letter.replayed is None or known.offset <= letter.replayed[1]):
                 del self._newest[id]
-        elif letter.state == DeadLetterState.MALFORMED:
-            self.refused += self._choice.takes(id, letter.key, letter.error)
+        elif letter.state in (DeadLetterState.MALFORMED, DeadLetterState.RESET):
+            self.refuse(letter)
         elif letter.state in _RUNNABLE and _chain(id, letter.key) not in self._dead:
             self._newest.pop(id, None)
             if self._choice.takes(id, letter.key, letter.error):

@@ -30,7 +30,7 @@ class World(FakeLogClient):
     control_records: list[LogRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cluster.add(TOPIC, 3)
+        self.cluster.add(TOPIC, 3, topic_id="this")
         for name in AUXILIARY:
             self.cluster.add(name, 2)
         self.cluster.members["billing-retry"] = 1
@@ -51,6 +51,7 @@ class World(FakeLogClient):
         error_type: str | None = "BankError",
         at_ms: int = 1000,
         group: str = GROUP,
+        topic_id: str = "",
     ) -> tuple[int, int]:
         """A dead letter. Returns its place."""
         headers = dlq_headers(
@@ -63,6 +64,7 @@ class World(FakeLogClient):
             now_ms=at_ms,
             first_failure_ms=500,
             source_timestamp_ms=77,
+            topic_id=topic_id,
         )
         return partition % 2, self.append(DLQ, partition % 2, key, value, headers, timestamp=at_ms)
 

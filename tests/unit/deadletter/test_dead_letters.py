@@ -256,8 +256,22 @@ class TestReplay:
         plan = letters.plan_replay(key="a")
         assert plan.targets == ()
         assert plan.nothing == (
-            "key a is dead, but its dead letter was deleted: nothing to replay. Release it instead",
+            "key a is dead, but its dead letter was deleted, or is a former topic's: nothing to replay. Release it "
+            "instead",
         )
+
+    def test_what_died_in_a_former_topic_of_the_name_does_not_run_in_this_one(
+        self, world: World, letters: DeadLetters
+    ) -> None:
+        world.letter(1, b"a", topic_id="former")
+        world.die(5, b"a")
+        world.parked(6, b"a", topic_id="former")
+        world.parked(7, b"a", topic_id="this")
+        (target,) = letters.plan_replay(key="a").targets
+        assert [letter.id for letter in target.letters] == [world.id(5), world.id(7)]
+        world.letter(8, b"b", topic_id="former")
+        (sentence,) = letters.plan_replay(key="b", append=True).nothing
+        assert sentence.endswith("; left alone, being in retry or no records of this topic: 1")
 
     def test_all_is_one_scan_and_controls_without_waiting_between(self, world: World, letters: DeadLetters) -> None:
         for offset in range(300):
