@@ -13,6 +13,7 @@ import json
 import re
 import string
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from kafetrain.backoff_policy import backoff_from
@@ -24,6 +25,7 @@ __all__ = [
     "LEGAL_IN_TOPICS",
     "breaker",
     "check_client_options",
+    "check_delivery",
     "check_prefixes",
     "check_security",
     "error_classes",
@@ -49,6 +51,8 @@ _SHORTCUTS = {
     "ssl_certfile": "ssl_certfile",
     "ssl_keyfile": "ssl_keyfile",
 }
+_TRANSACTION_TIMEOUT_MS = 10_000  # as the client has it
+_ABORTED_WITHIN = timedelta(seconds=10)  # how often brokers look for transactions that have timed out
 _NEEDS_LOGIN = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -254,6 +258,27 @@ def check_client_options(options: Mapping[str, Any]) -> Iterator[tuple[str, str]
         elif name not in known:
             yield "client_options", f"{name} is known to no kafka-python client{nearest(name, known - set(owned))}"
     yield from _check_deadlines(options, kafka_python.SESSION_TIMEOUT_MS, kafka_python.MAX_POLL_INTERVAL_MS)
+
+
+def check_delivery(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What transactions need of other settings."""
+    if values.get("delivery") != "transactional":
+        return
+    if (client := values.get("client")) not in (None, "kafka-python"):
+        yield "delivery", f'it needs client="kafka-python", and client is {client!r}'
+    timeout_ms = (values.get("client_options") or {}).get("transaction_timeout_ms", _TRANSACTION_TIMEOUT_MS)
+    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1000:
+        yield "client_options", "transaction_timeout_ms must be a whole number of milliseconds, at least 1000"
+        return
+    least, restore = timedelta(milliseconds=timeout_ms) + _ABORTED_WITHIN, values.get("state_restore_timeout")
+    if restore is not None and restore < least:
+        yield (
+            "state_restore_timeout",
+            (
+                f'it must be at least {least.total_seconds():g}s with delivery="transactional": for so long an open '
+                f"transaction of an instance that died may hold up its successor"
+            ),
+        )
 
 
 def _check_deadlines(options: Mapping[str, Any], session_ms: int, max_poll_ms: int) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from kafka.producer.transaction_manager import TransactionState
 from kafetrain.client.kafka_python_errors import AUTH_ERRORS
 
 __all__ = [
+    "REJECTIONS",
     "GroupJoin",
     "abandon",
     "high_watermark_fetcher",
@@ -208,7 +209,7 @@ class GroupJoin:
 # Producing
 
 # The broker has not appended these, and never will.
-_REJECTIONS = (
+REJECTIONS = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
     kafka_errors.InvalidTopicError,
@@ -233,7 +234,7 @@ def keep_producer_usable_after_rejections(producer: Any) -> None:
 
     def classify_batch_error(error: Any, batch: Any, log_start_offset: int = -1) -> Any:
         verdict = classify(error, batch, log_start_offset=log_start_offset)
-        if verdict == transactions.ERROR_CLASS_FATAL and isinstance(error, _REJECTIONS):
+        if verdict == transactions.ERROR_CLASS_FATAL and isinstance(error, REJECTIONS):
             transactions.set_sequence_number(batch.topic_partition, batch.records.base_sequence)
             return transactions.ERROR_CLASS_RETRIABLE  # here: fail this batch, and nothing more
         return verdict

@@ -71,6 +71,14 @@ class Ledger:
             self._behind += last - first + 1
         return self.next_offset
 
+    def next_offset_with(self, completed: Iterable[int]) -> int:
+        """Where `next_offset` would be, were these complete as well. Changes nothing."""
+        copy = Ledger(self.next_offset)
+        copy._end, copy._firsts, copy._lasts = self._end, self._firsts.copy(), self._lasts.copy()
+        for first, last in ranges_of(set(completed)):
+            copy.complete_range(first, last)
+        return copy.next_offset
+
 
 def ranges_of(offsets: Iterable[int]) -> list[tuple[int, int]]:
     """Offsets in any order, as ranges without gaps."""
