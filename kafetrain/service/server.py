@@ -6,6 +6,7 @@ import asyncio
 import sys
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from kafetrain.errors import KafetrainError
 from kafetrain.service.adapters.web.guard import BoundedHttpProtocol
@@ -23,6 +24,7 @@ def serve(settings: ServiceSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `ConfigurationError` or `StoreError` where it cannot start."""
     set_up_logs(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    disable_created_metrics()  # a time for each, by names like ..._created_created
     app = wire(settings)
     asyncio.run(_probe(settings))
     config = uvicorn.Config(
