@@ -300,9 +300,6 @@ def test_a_key_with_many_behind_it_is_replayed_through_a_restart_and_new_records
     Journal(journal.events[failed:]).key_order()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a replay of several keys takes parked records that lie before a key's own death"
-)
 def test_what_was_parked_behind_a_released_one_stays_when_its_key_dies_again(stage: Stage) -> None:
     """Also where another key, which died before that, is replayed by the same command."""
     stage.cluster.write(stage.topic, b"ada", b"bad 0")
