@@ -166,13 +166,12 @@ class Webhook:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = web.Server(self._handle)  # type: ignore[arg-type]  # a handler of plain requests
+        server = web.Server(self._handle)
         runner = web.ServerRunner(server)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1, backlog=1024)
         await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]
+        self.port = runner.addresses[0][1]
         self.open_connections = lambda: len(server.connections)
         self._started.set()
         await self._stop.wait()

@@ -86,8 +86,9 @@ def test_the_process_is_killed_on_sqlite(start_service: StartService, start_webh
     def create() -> None:
         with contextlib.suppress(Exception):
             for i in range(100_000):
-                if service.create(http_task(f"t{i}", webhook.url(), base_delay=0.5)).status_code == 201:
-                    accepted.append(f"t{i}|1")
+                answer = service.create(http_task(f"t{i}", webhook.url(), base_delay=0.5))
+                assert answer.status_code == 201
+                accepted.append(f"{answer.json()['task_id']}|1")
 
     creator = threading.Thread(target=create)
     creator.start()
@@ -109,7 +110,8 @@ def test_sigterm_lets_what_runs_end_and_gives_back_the_rest(
     wait_for("ten are under way", lambda: len(webhook.hits) == 10)
     assert service.process is not None
     service.process.terminate()
-    wait_for("it accepts no more", lambda: not _answers(service))
+    wait_for("it stops", lambda: "stopping: 5 tasks are given back, 10 deliveries may end" in service.log_text())
+    assert not _answers(service)
     assert service.process.poll() is None
     gate.set()
     assert service.stop() == 0
