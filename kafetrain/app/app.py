@@ -18,7 +18,7 @@ from kafetrain.app.plan import Planned, Route, plan
 from kafetrain.app.publisher import Publisher
 from kafetrain.app.router import Router, TopicSpec, check_topic, is_pattern
 from kafetrain.client.kafka_python_cluster import ClusterClient
-from kafetrain.consumer import ErrorHandlingMiddleware, KafkaConsumer
+from kafetrain.consumer import ErrorHandlingMiddleware, KafkaConsumer, ResilientConsumer
 from kafetrain.consumer.consumer import stopped_by_signals
 from kafetrain.errors import ConfigurationError
 from kafetrain.handlers import check_handler
@@ -26,10 +26,13 @@ from kafetrain.managed import ManagedProducer, ProducerConfig
 from kafetrain.managed.job import Engine
 from kafetrain.record import Handler, Middleware, Record
 from kafetrain.settings import Settings
+from kafetrain.tracker import ErrorTracker
+from kafetrain.tracker.hooks import OnDeadLetter
 
 __all__ = ["App"]
 
 F = TypeVar("F", bound=Callable[..., object])
+D = TypeVar("D", bound=OnDeadLetter)
 Hook = TypeVar("Hook", bound=Callable[[], object])
 
 CHECK_EVERY_S = 0.1
@@ -67,6 +70,7 @@ class App:
         self.use(*middlewares)
         self._start_hooks: list[Callable[[], object]] = []
         self._stop_hooks: list[Callable[[], object]] = []
+        self._dead_letter_hooks: list[OnDeadLetter] = []
         self._engines: list[Engine] = []
         self._started = False
         self._stop_asked = threading.Event()
@@ -125,6 +129,12 @@ class App:
         """As a decorator: call it when everything has ended, the last one first, also after a start that failed."""
         check_handler(hook, "on_stop")
         self._stop_hooks.append(hook)
+        return hook
+
+    def on_dead_letter(self, hook: D) -> D:
+        """As a decorator: call it with the record and the error when a record was given up, on a thread of its own."""
+        check_handler(hook, "on_dead_letter")
+        self._dead_letter_hooks.append(hook)
         return hook
 
     def publisher(self, topic: str) -> Publisher:
@@ -218,6 +228,11 @@ class App:
                 errors.append(error)
         return errors
 
+    @property
+    def trackers(self) -> list[ErrorTracker]:
+        """What knows the locks, while the app runs: of the handlers that are retried in order."""
+        return [engine.tracker for engine in self._engines if isinstance(engine, ResilientConsumer)]
+
     def check(self) -> None:
         """Raise what ended one of the consumers, if something did."""
         for engine in self._engines:
@@ -239,10 +254,15 @@ class App:
         topics, settings = list(planned.handlers), planned.settings
         around: list[Middleware] = [*self._middlewares, *planned.middlewares]
         if planned.retry:
-            return KafkaConsumer.resilient(settings, topics, handler, middlewares=around)
+            told = self._tell_of_dead_letter if self._dead_letter_hooks else None
+            return KafkaConsumer.resilient(settings, topics, handler, middlewares=around, on_dead_letter=told)
         in_place = InPlace(settings.backoff, skip_failed=self.configuration.auto_commit)
         consumer = KafkaConsumer(settings).with_middlewares(in_place, *around)
         return _Plain(consumer, topics, handler)
+
+    def _tell_of_dead_letter(self, record: Record, error: BaseException) -> None:
+        for hook in self._dead_letter_hooks:
+            hook(record, error)
 
     def _handle(self, handler: Handler, record: Record) -> object:
         self._handling.now = True

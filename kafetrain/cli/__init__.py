@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kafetrain.cli import config, dlq, inspect, keys, locks, run, topics
+from kafetrain.cli import config, dlq, doctor, inspect, keys, locks, run, serve, tasks, topics
 from kafetrain.cli.demo import command as demo
 from kafetrain.cli.errors import ErrorBoundary
 from kafetrain.cli.shared import show_log_messages
@@ -34,6 +34,9 @@ app.command()(inspect.inspect)
 app.command()(demo.demo)
 app.command()(run.run)
 app.add_typer(config.app, name="config")
+app.command()(doctor.doctor)
+app.command()(serve.serve)
+app.add_typer(tasks.app, name="tasks")
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,8 +16,8 @@ from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, sett
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kafetrain.group_figures import Figures, Offsets, PartitionFigures
-    from kafetrain.inspector import Inspector
+    from kafetrain.operations.figures import Figures, Offsets, PartitionFigures
+    from kafetrain.operations.inspector import Inspector
     from kafetrain.outcome import Lock
 
 __all__ = ["inspect"]
@@ -43,7 +43,7 @@ def inspect(
     from rich.console import Console
 
     from kafetrain.cli.inspect_view import render
-    from kafetrain.inspector import Inspector
+    from kafetrain.operations.inspector import Inspector
 
     every = _every(interval)
     settings = settings_for(brokers, group)
@@ -95,7 +95,7 @@ def _live(inspector: Inspector, console: Console, every: timedelta, wait: Callab
 
 
 def _as_json(figures: Figures) -> dict[str, Any]:
-    from kafetrain.group_figures import total_of
+    from kafetrain.operations.figures import total_of
 
     total = _row_as_json(total_of(figures.partitions), figures.at)
     return {

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kafetrain.deadletter.key_text import key_text
-from kafetrain.group_figures import Figures, Offsets, PartitionFigures, total_of
+from kafetrain.operations.figures import Figures, Offsets, PartitionFigures, total_of
 from kafetrain.outcome import Lock
 
 __all__ = ["render"]

@@ -12,9 +12,9 @@ from kafetrain.cli.errors import FAILED
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
 
 if TYPE_CHECKING:
-    from kafetrain.group_removal import Traces
+    from kafetrain.operations.forget import Traces
+    from kafetrain.operations.reset import FormerSelf, ResetDone
     from kafetrain.settings import Settings
-    from kafetrain.topic_reset import FormerSelf, ResetDone
 
 __all__ = ["forget", "reset"]
 
@@ -38,7 +38,7 @@ def reset(
     """
     from kafetrain.deadletter.audits import new_audit
     from kafetrain.errors import ConfigurationError
-    from kafetrain.topic_reset import ResetDone, TopicReset
+    from kafetrain.operations.reset import ResetDone, TopicReset
 
     if dead_letter == drop:
         raise ConfigurationError(
@@ -78,7 +78,7 @@ def forget(
     Records of the group that still wait are never retried. The group must have no members.
     """
     from kafetrain.deadletter.audits import new_audit
-    from kafetrain.group_removal import GroupRemoval
+    from kafetrain.operations.forget import GroupRemoval
 
     settings = settings_for(brokers, group)
     with GroupRemoval(connect(settings), settings, topics) as removal:

@@ -18,12 +18,13 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.producer.transaction_manager import TransactionState
 
-from kafetrain.client.kafka_python_errors import AUTH_ERRORS
+from kafetrain.client.kafka_python_refusals import check_files, explained, is_final
 
 __all__ = [
     "REJECTIONS",
     "GroupJoin",
     "abandon",
+    "deliver_what_came_before_the_end",
     "high_watermark_fetcher",
     "is_stuck",
     "keep_producer_usable_after_rejections",
@@ -36,12 +37,17 @@ __all__ = [
 
 
 class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no types
-    """Keeps the reason why connecting failed, and gives up bootstrapping on a refused login.
+    """Keeps the reason why connecting failed, and gives up bootstrapping on a refused login or certificate.
 
     The library logs the reason, goes on trying, and in the end raises a timeout without it.
     """
 
     last_failure: BaseException | None = None
+
+    async def _build_transport(self, *args: Any, **kwargs: Any) -> Any:
+        transport = await super()._build_transport(*args, **kwargs)
+        deliver_what_came_before_the_end(transport)
+        return transport
 
     async def _connect(self, node: Any, conn: Any, *args: Any, **kwargs: Any) -> None:
         await super()._connect(node, conn, *args, **kwargs)
@@ -50,9 +56,24 @@ class _ConnectionManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka
 
     def get_connection(self, node_id: Any, *args: Any, **kwargs: Any) -> Any:
         # Only while bootstrapping. Later on a refusal may pass, as when a broker restarts before its user store.
-        if self.cluster.is_bootstrap(node_id) and isinstance(self.last_failure, AUTH_ERRORS):
+        if self.cluster.is_bootstrap(node_id) and is_final(self.last_failure):
+            assert self.last_failure is not None
             raise self.last_failure
         return super().get_connection(node_id, *args, **kwargs)
+
+
+def deliver_what_came_before_the_end(transport: Any) -> None:
+    """Hand on what a broker said before it hung up.
+
+    The library drops what it receives together with the end of the connection: a broker's reason to refuse a login.
+    """
+    receive = transport._sock_recv
+
+    def receive_in_order() -> tuple[bytes, BaseException | None]:
+        data, error = receive()
+        return (data, None) if data else (data, error)  # the end is there for the next call as well
+
+    transport._sock_recv = receive_in_order
 
 
 def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) -> Callable[..., Any]:
@@ -64,6 +85,7 @@ def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) ->
     """
 
     def build(**options: Any) -> Any:
+        check_files(options)
         options.update(secrets)
         net = NetworkSelector(**options)
         manager = _ConnectionManager(net, **options)
@@ -75,9 +97,10 @@ def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) ->
             manager.bootstrap(bootstrap_timeout_ms)
         except BaseException as error:
             client.close()
+            failure = error
             if isinstance(error, kafka_errors.KafkaTimeoutError) and manager.last_failure is not None:
-                raise manager.last_failure from error
-            raise
+                failure = manager.last_failure
+            raise explained(failure, options) from error
         return client
 
     return build

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
-from loguru import logger
-
-from kafetrain.client.ports import Client, ConsumerPort, OffsetOutOfRangeError, TopicDescription
-from kafetrain.clock import Clock, SystemClock
-from kafetrain.core.entry import FORMAT, Entry, NewerFormat
+from kafetrain.client.ports import Client, TopicDescription
+from kafetrain.clock import Clock
+from kafetrain.core.entry import Entry
 from kafetrain.core.lock_table import LockTable
 from kafetrain.core.lock_view import locks_of
-from kafetrain.core.redirect_log import Ended, NotAChange, Opened, read_change
-from kafetrain.errors import ConfigurationError, NewerFormatError, RestoreTimeoutError
+from kafetrain.errors import ConfigurationError
+from kafetrain.operations.redirect_view import RedirectView
 from kafetrain.outcome import Lock
-from kafetrain.record import MessageId, Record, TopicPartition
+from kafetrain.record import MessageId, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topics import AuxiliaryTopics
 
 __all__ = ["Head", "LockView", "describe", "read_locks"]
-
-_POLL = timedelta(milliseconds=100)
-_NEVER_AGAIN = 2**63
-"""A committed offset above all others: no ended id is worth remembering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ def describe(client: Client, settings: Settings, topic: str) -> dict[str, TopicD
     return described
 
 
-class LockView:
+class LockView(RedirectView):
     """The locks as of the last `refresh` or `poll`. Building it reads the redirect topic to its end. One thread.
 
     Raises what `read_locks` raises. `close` it, or use `with`.
@@ -83,17 +76,13 @@ class LockView:
     def __init__(
         self, client: Client, settings: Settings, topic: str, partitions: int, *, clock: Clock | None = None
     ) -> None:
-        self._settings, self._topic, self._clock = settings, topic, clock or SystemClock()
         redirect = AuxiliaryTopics.of(settings, topic).redirect
-        self._tables = {TopicPartition(redirect, partition): LockTable() for partition in range(partitions)}
-        self._places = list(self._tables)
+        super().__init__(client.reader(), settings, topic, redirect, clock=clock)
         self._changed: dict[MessageId, int] = {}
-        self._reader: ConsumerPort = client.reader()
         try:
-            self._reader.assign(dict.fromkeys(self._tables))
-            self.refresh()
+            self.refresh(partitions)
         except BaseException:
-            self._reader.close()
+            self.close()
             raise
 
     def __enter__(self) -> LockView:
@@ -102,47 +91,16 @@ class LockView:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        self._reader.close()
-
-    def refresh(self) -> None:
-        """Read what is new, up to the present end."""
-        limit_s = self._settings.state_restore_timeout.total_seconds()
-        ends = self._reader.end_offsets(self._tables.keys())
-        since, seen = self._clock.monotonic(), -1
-        while behind := [place for place, end in ends.items() if (self._reader.position(place) or 0) < end]:
-            self.poll()
-            so_far = sum(self._reader.position(place) or 0 for place in self._tables)
-            if so_far != seen:
-                since, seen = self._clock.monotonic(), so_far
-            elif self._clock.monotonic() - since >= limit_s:
-                place = behind[0]
-                raise RestoreTimeoutError(*place, self._reader.position(place), ends[place])
-
-    def poll(self, timeout: timedelta = _POLL) -> None:
-        """Apply what arrives; wait for that no longer than `timeout`."""
-        try:
-            batches = self._reader.poll(timeout)
-        except OffsetOutOfRangeError as error:
-            # The beginning was purged while we were reading below it: start again from where it is now.
-            for place, start in self._reader.beginning_offsets(error.partitions).items():
-                self._tables[place].adopt(LockTable())
-                self._reader.seek(place, start)
-            return
-        for place, records in batches.items():
-            for record in records:
-                self._apply(place, record)
-
     def locks(self) -> list[Lock]:
         """By partition and due time."""
         group, topic = self._settings.group_id, self._topic
-        found = [lock for table in self._tables.values() for lock in locks_of(table, group, topic)]
+        found = [lock for table in self.tables.values() for lock in locks_of(table, group, topic)]
         return sorted(found, key=lambda lock: (lock.partition, lock.due))
 
     def heads(self) -> Iterator[Head]:
         """One of each key in retry or dead, by partition and offset."""
         group = self._settings.group_id
-        for table in self._tables.values():
+        for table in self.tables.values():
             for partition, locks in sorted(table.sources.items()):
                 chains = [chain.open for chain in locks.chains.values() if chain.open]
                 for chain in sorted(chains, key=lambda chain: chain[0]):
@@ -165,30 +123,12 @@ class LockView:
         """Where the log last changed an id since it is watched; -1: it has not."""
         return self._changed.get(id, -1)
 
+    def noted(self, id: MessageId, log_offset: int) -> None:
+        if id in self._changed:
+            self._changed[id] = max(self._changed[id], log_offset)
+
     def _place(self, id: MessageId) -> TopicPartition:
-        return self._places[id.partition % len(self._places)]
+        return TopicPartition(self._redirect, id.partition % len(self.tables))
 
     def _table(self, id: MessageId) -> LockTable:
-        return self._tables[self._place(id)]
-
-    def _apply(self, place: TopicPartition, record: Record) -> None:
-        try:
-            change = read_change(record, self._is_ours)
-        except NotAChange as error:
-            logger.warning("{}[{}]@{} is not ours or is damaged: {}", *place, record.offset, error)
-            return
-        except NewerFormat as error:
-            raise NewerFormatError(*place, record.offset, error.version, FORMAT) from error
-        if not isinstance(change, Opened | Ended):
-            return
-        locks = self._tables[place].source(change.id.partition)
-        locks.committed = _NEVER_AGAIN
-        if isinstance(change, Ended):
-            locks.end(change.id.offset, change.key, record.offset)
-        else:
-            locks.put(change.id.offset, change.entry)
-        if change.id in self._changed:
-            self._changed[change.id] = max(self._changed[change.id], record.offset)
-
-    def _is_ours(self, id: MessageId) -> bool:
-        return id.group == self._settings.group_id and id.topic == self._topic
+        return self.tables[self._place(id)]

@@ -20,7 +20,15 @@ from kafetrain.settings import Settings
 
 __all__ = ["Consumer", "ConsumerConfig"]
 
-_OWN = {"group_id", "bootstrap_servers", "client_options", "concurrency", "shutdown_timeout", "auto_offset_reset"}
+_OWN = {
+    "client",
+    "group_id",
+    "bootstrap_servers",
+    "client_options",
+    "concurrency",
+    "shutdown_timeout",
+    "auto_offset_reset",
+}
 """Settings that the declaration has fields of its own for."""
 
 
@@ -147,6 +155,7 @@ class ConsumerConfig(Declared):
     def settings(self) -> Settings:
         """The settings that follow, what is not declared taken from the environment. Raises `ConfigurationError`."""
         given: dict[str, Any] = {
+            "client": "kafka-python",  # whose options these are
             "group_id": self.group_id,
             "concurrency": self.concurrency,
             "shutdown_timeout": self.shutdown_timeout,

@@ -95,7 +95,7 @@ class ProducerConfig(Declared):
 
     def settings(self) -> Settings:
         """Where to connect and how, what is not declared taken from the environment. Raises `ConfigurationError`."""
-        given: dict[str, Any] = {"group_id": "none"}  # of no meaning to a producer
+        given: dict[str, Any] = {"client": "kafka-python", "group_id": "none"}  # the group is of no meaning here
         if self.bootstrap_servers is not None:
             given["bootstrap_servers"] = self.bootstrap_servers
         bound = {"bootstrap_timeout_ms": max(1, round(self.max_block.total_seconds() * 1000))}

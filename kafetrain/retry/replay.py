@@ -111,10 +111,11 @@ class Replay:
             if info.state == DeadLetterState.TRANSFORMED:
                 if info.command == found.control.audit.command:
                     changed[chain][offset] = record.offset
-            elif offset == head:
-                if record.offset == found.dead_at[1]:
-                    found.letters[offset] = record.offset
-            elif info.state == DeadLetterState.PARKED and offset not in (found.pending or ()):
+            elif record.offset == found.dead_at[1] and offset == head:
+                found.letters[offset] = record.offset
+            elif record.offset < found.dead_at[1] or offset in (found.pending or ()):
+                continue  # of an earlier death, which was released; or it still has its lock and its retry record
+            elif info.state == DeadLetterState.PARKED:
                 found.letters[offset] = record.offset  # twice where a crash came between letter and tombstone
         for chain, job in keys.items():
             for offset, at in changed[chain].items():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 
 from kafetrain.errors import KafetrainError
 from kafetrain.service.adapters.web.guard import BoundedHttpProtocol
@@ -23,6 +25,7 @@ def serve(settings: ServiceSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `ConfigurationError` or `StoreError` where it cannot start."""
     set_up_logs(settings)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types; names like ..._created_created
     app = wire(settings)
     asyncio.run(_probe(settings))
     config = uvicorn.Config(
@@ -40,8 +43,12 @@ def serve(settings: ServiceSettings) -> None:
         backlog=2048,
     )
     server = uvicorn.Server(config)
+    # Outside of the server's own time this ends the process; after it the server raises what it was ended with again.
+    signal.signal(signal.SIGTERM, _end)
     try:
         server.run()
+    except _EndedError:
+        return
     except SystemExit as error:
         raise KafetrainError(
             f"cannot listen on {settings.http_host}:{settings.http_port}; is another program there? HTTP_PORT and "
@@ -49,6 +56,14 @@ def serve(settings: ServiceSettings) -> None:
         ) from error
     if not server.started:
         raise KafetrainError("the service could not start; the log says why")
+
+
+class _EndedError(BaseException):
+    """SIGTERM."""
+
+
+def _end(number: int, frame: object) -> None:
+    raise _EndedError
 
 
 async def _probe(settings: ServiceSettings) -> None:

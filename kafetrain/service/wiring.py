@@ -17,8 +17,8 @@ __all__ = ["wire"]
 
 def wire(settings: ServiceSettings) -> FastAPI:
     """The application, not started. Raises `ConfigurationError`."""
-    telemetry = ServiceTelemetry()
     store, destinations = make_store(settings), make_destinations(settings)
+    telemetry = ServiceTelemetry(destinations)
     dispatcher = Dispatcher(
         store,
         destinations,

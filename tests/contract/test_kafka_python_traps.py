@@ -6,6 +6,7 @@ A test whose first half fails means good news: the library is mended, and its wo
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.future import Future as KafkaFuture
+from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol.metadata import CoordinatorType
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import OffsetAndMetadata
@@ -28,7 +30,7 @@ from kafka.structs import OffsetAndMetadata
 from kafetrain.client import kafka_python_producer
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
-from kafetrain.client.kafka_python_workarounds import abandon
+from kafetrain.client.kafka_python_workarounds import abandon, deliver_what_came_before_the_end
 from kafetrain.client.ports import ClientError, Committed, OutgoingRecord
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
@@ -454,6 +456,35 @@ def test_a_refused_login_is_told_as_a_timeout(kafka_cluster: Cluster) -> None:
             sasl_plain_username="user",
             sasl_plain_password="hunter2",
         )
+
+
+def test_what_a_broker_says_before_it_hangs_up_is_dropped() -> None:
+    """Such as the reason why it refuses a login."""
+
+    def received(mend: Callable[[Any], None] | None) -> list[bytes]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.sendall(b"the reason")
+        theirs.close()
+
+        async def at_once(_: Any) -> None: ...
+
+        net = SimpleNamespace(wait_read=at_once, unregister_event=lambda *_: None)
+        seen: list[bytes] = []
+        transport = KafkaTCPTransport(net, ours, host="broker")
+        transport.set_protocol(
+            SimpleNamespace(_sensors=None, data_received=seen.append, connection_lost=lambda _: None)
+        )
+        transport._read = True
+        if mend is not None:
+            mend(transport)
+        with suppress(StopIteration):
+            transport._read_from_sock().send(None)
+        assert transport.is_closing()
+        return seen
+
+    assert received(None) == []
+    assert received(deliver_what_came_before_the_end) == [b"the reason"]
 
 
 def test_topics_are_created_although_that_was_forbidden(embedded_broker: Broker) -> None:

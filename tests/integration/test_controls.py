@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,8 @@ from kafetrain.record import MessageId, RetryHeader, header
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kafetrain.testing.pytest_plugin import TopicFactory
     from tests.integration.cluster import Cluster, MakeSettings
 
@@ -315,4 +320,48 @@ def test_a_crash_at_any_write_of_a_replay_changes_nothing_of_the_order(
         wait_for("all ran", lambda: b"e" in handler.values, check=consumer.check)
         wait_for("no lock is left", lambda: not consumer.tracker.locks(topic), check=consumer.check)
     assert handler.values == [b"a", b"a", b"b", b"c", b"d", b"e"]
+    cluster.check_at_rest(settings, topic)
+
+
+@pytest.mark.parametrize("moment", ["while retry records are appended", "while they run"])
+def test_a_process_that_is_killed_in_a_replay_leaves_all_of_it_to_the_next(
+    moment: str, cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    topic, settings = kafetrain_topic(prefix="orders"), make_settings(max_retries=0)
+    operator, handler, handled = Operator(cluster, settings, topic), Handler(b"0"), tmp_path / "handled"
+    handled.touch()
+    cluster.write(topic, b"k", *[b"%d" % i for i in range(200)])
+    with KafkaConsumer.resilient(settings, topic, handler) as consumer:
+        wait_for("all are parked", lambda: cluster.end_offsets(f"dlq-{topic}")[0] == 200, check=consumer.check)
+        wait_for("one is locked", lambda: [lock.pending for lock in consumer.tracker.locks(topic)] == [0])
+    operator.ask(Action.REPLAY, b"k", 0)
+    asked_at = cluster.end_offsets(f"retry-{topic}")[0]
+
+    def process() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.integration.replay_worker"]
+        return subprocess.Popen([*command, *settings.bootstrap_servers, settings.group_id, topic, str(handled)])
+
+    first = process()
+    try:
+        if moment == "while they run":
+            wait_for("some ran", lambda: handled.read_bytes().count(b"\n") > 3)
+        else:
+            wait_for("one is there", lambda: cluster.end_offsets(f"retry-{topic}")[0] > asked_at)
+    finally:
+        first.kill()
+        first.wait(30)
+    ran = handled.read_bytes().split()
+    cluster.write(topic, b"k", b"200")
+    second = process()
+    try:
+        wait_for("all ran", lambda: handled.read_bytes().endswith(b"\n200\n"), timeout=60)
+        wait_for("no lock is left", lambda: not cluster.locks(f"redirect-{topic}"))
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(30) == 0
+    finally:
+        second.kill()
+    again = handled.read_bytes().split()[len(ran) :]
+    assert ran == [b"%d" % i for i in range(len(ran))]
+    assert again == [b"%d" % i for i in range(int(again[0]), 201)]
+    assert int(again[0]) in (len(ran), len(ran) - 1), "what ran when it was killed may run again, and nothing before it"
     cluster.check_at_rest(settings, topic)

@@ -280,9 +280,26 @@ def test_replay_runs_the_dead_and_the_parked_in_order(stage: Stage) -> None:
     assert len(written) == 11
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a replay of several keys takes parked records that lie before a key's own death"
-)
+def test_a_key_with_many_behind_it_is_replayed_through_a_restart_and_new_records(stage: Stage) -> None:
+    journal = stage.bank.journal
+    stage.cluster.write(stage.topic, b"ada", b"bad 0", *(b"good %d" % number for number in range(1, 51)))
+    stage.until_dead(51)
+    failed = len(journal.events)
+    stage.bank.mended.set()
+    with stage.consuming() as consumer:
+        stage.run("dlq replay", "--key", "ada", "--yes", "--no-wait")
+        stage.cluster.write(stage.topic, b"ada", *(b"good %d" % number for number in range(51, 61)))
+        wait_for("it is under way", lambda: len(journal.offsets("ended")) >= 5, check=consumer.check)
+    journal.interrupted()
+    stage.cluster.write(stage.topic, b"ada", *(b"good %d" % number for number in range(61, 71)))
+    with stage.consuming() as consumer:
+        wait_for("the last has run", lambda: 70 in journal.offsets("ended"), check=consumer.check)
+        wait_for("no lock is left", lambda: stage.locks() == [], check=consumer.check)
+    ended = journal.offsets("ended")
+    assert list(dict.fromkeys(ended)) == list(range(71)), "each for the first time in the order of the source"
+    Journal(journal.events[failed:]).key_order()
+
+
 def test_what_was_parked_behind_a_released_one_stays_when_its_key_dies_again(stage: Stage) -> None:
     """Also where another key, which died before that, is replayed by the same command."""
     stage.cluster.write(stage.topic, b"ada", b"bad 0")

@@ -21,7 +21,7 @@ import pytest
 
 from kafetrain import KafkaConsumer, NotRetriableError, Record, RetriableError, Settings
 from kafetrain.client.kafka_python import KafkaPythonClient
-from kafetrain.inspector import Inspector
+from kafetrain.operations.inspector import Inspector
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:

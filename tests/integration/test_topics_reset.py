@@ -20,7 +20,7 @@ from kafetrain import ConfigurationError, KafkaConsumer, NotRetriableError, Reco
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.ports import ClientError, OutgoingRecord
 from kafetrain.core.control import Audit
-from kafetrain.topic_reset import TopicReset
+from kafetrain.operations.reset import TopicReset
 from tests.integration.journal import Journal, Written
 from tests.waiting import wait_for
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +18,9 @@ LATENESS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30,
 
 
 class ServiceTelemetry:
-    """A `Telemetry`. Metric names are public."""
+    """A `Telemetry`. Metric names are public. `kinds` of destinations are told from the start, with zeros."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: Iterable[str] = ()) -> None:
         self._registry = registry = CollectorRegistry()
         self._created = Counter("kafka_retry_tasks_created", "Tasks accepted.", registry=registry)
         self._processed = Counter(
@@ -49,6 +49,9 @@ class ServiceTelemetry:
         self._in_flight = Gauge(
             "kafka_retry_tasks_in_flight", "Tasks that this process has claimed.", registry=registry
         )
+        for kind in kinds:
+            for metric in (self._processed, self._failed, self._duration):
+                metric.labels(kind)
         self._counts: Counts[str] = Counts()
         self._tracer, self._propagator = _tracing()
 

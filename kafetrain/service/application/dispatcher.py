@@ -71,6 +71,7 @@ class Dispatcher:
         for lane in self._lanes.all():
             while (claim := lane.next()) is not None:
                 waiting.append(claim)
+        logger.info("stopping: {} tasks are given back, {} deliveries may end", len(waiting), len(self._deliveries))
         try:
             await self._finish(waiting, until=time.monotonic() + grace_s)
             if self._deliveries:

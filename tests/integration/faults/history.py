@@ -6,14 +6,17 @@ The file's order is the order of the events: each line is written before the han
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.integration.journal import BrokenPromise, Place
 
-__all__ = ["BrokenPromise", "Event", "History", "HistoryReader", "Place"]
+__all__ = ["BrokenPromise", "Event", "History", "HistoryReader", "Place", "Span"]
+
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Event:
     """It came out of the retry topic."""
     final: bool = False
     """Of a failure: the record becomes a dead letter."""
+    late: bool = False
+    """By a process that has lost its partitions and may not know it."""
 
     @property
     def place(self) -> Place:
@@ -59,12 +64,22 @@ class HistoryReader:
 
 
 class History:
-    """As it was at one moment. `killed`: how many processes did not end in good order."""
+    """As it was at one moment. `killed`: how many processes did not end in good order, or did not know their state."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
-        self.events = list(events)
+    def __init__(self, events: Iterable[Event], zombies: Mapping[int, Span] | None = None) -> None:
+        """`zombies`: from when to when a process, by its id, may have been without its partitions.
+
+        Of keys that it runs then, neither order nor attempts are checked; of all others they are.
+        """
+        self._zombies = dict(zombies or {})
+        self.events = [replace(event, late=self._is_late(event)) for event in events]
+        self._touched = {(event.partition, event.key) for event in self.events if event.late}
         drained = {event.pid for event in self.events if event.kind == "drained"}
-        self.killed = len({event.pid for event in self.events if event.kind == "gone"} - drained)
+        self.killed = len({event.pid for event in self.events if event.kind == "gone"} - drained | self._zombies.keys())
+
+    def _is_late(self, event: Event) -> bool:
+        since, until = self._zombies.get(event.pid, (math.inf, math.inf))
+        return since < event.time <= until
 
     def places(self, kind: str) -> set[Place]:
         return {event.place for event in self.events if event.kind == kind}
@@ -96,8 +111,11 @@ class History:
             chain = (event.partition, event.key)
             if event.kind == "gone":
                 running = {key: other for key, other in running.items() if other.pid != event.pid}
+            elif chain in self._touched:
+                continue
             elif event.kind == "started":
-                if (other := running.get(chain)) is not None:
+                other = running.get(chain)
+                if other is not None and event.time <= self._zombies.get(other.pid, (math.inf,))[0]:
                     raise BrokenPromise(f"[{event}] while [{other}] runs")
                 offsets = chains[chain]
                 before = [o for o in offsets[: offsets.index(event.offset)] if (event.partition, o) not in ended]
@@ -110,6 +128,8 @@ class History:
                 if event.kind == "ended" or event.final:
                     ended.add(event.place)
         for (partition, key), offsets in chains.items():
+            if (partition, key) in self._touched:
+                continue
             started = [last_start[partition, o] for o in offsets if (partition, o) in last_start]
             if started != sorted(started):
                 raise BrokenPromise(f"the last replay of {key} in partition {partition} was out of order")
@@ -119,6 +139,8 @@ class History:
         failed: defaultdict[Place, int] = defaultdict(int)
         seen: defaultdict[Place, int] = defaultdict(int)
         for event in self.events:
+            if (event.partition, event.key) in self._touched:
+                continue
             if event.kind == "started":
                 most = failed[event.place]
                 if not most - self.killed <= event.attempt <= most or event.attempt < seen[event.place]:

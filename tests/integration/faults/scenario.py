@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from kafetrain.testing import Broker
 from tests.integration.cluster import Cluster
-from tests.integration.faults.history import BrokenPromise, History, HistoryReader, Place
+from tests.integration.faults.history import BrokenPromise, History, HistoryReader, Place, Span
 from tests.integration.faults.worker import HistoryFile, Job, Plan
 from tests.waiting import wait_for
 
@@ -48,6 +51,8 @@ class Process:
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
         self.pid = self._process.pid
+        self.may_fail = False
+        """Whether it may end with an error, which leaves 1 as its exit code."""
         self._gone = False
 
     def terminate(self) -> None:
@@ -56,6 +61,17 @@ class Process:
     def kill(self) -> None:
         self._process.kill()
         self.wait()
+
+    def freeze(self) -> None:
+        """It gets no CPU any more, as when its machine is suspended."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def wait(self, timeout: float = 60.0) -> int:
         """Its exit code: 0 after SIGTERM, -9 after a kill."""
@@ -78,7 +94,7 @@ class Process:
 
     def check_alive(self) -> None:
         code = self._process.poll()
-        assert code is None, f"process {self.pid} ended with {code}.\n{self.tail()}"
+        assert code is None or (code == 1 and self.may_fail), f"process {self.pid} ended with {code}.\n{self.tail()}"
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -109,6 +125,7 @@ class Scenario:
         self._keys, self._count = keys, 0
         self._processes: list[Process] = []
         self._reader = HistoryReader(self.job.history)
+        self._zombies: dict[int, Span] = {}
         self._pause = threading.Event()  # never set
         self.cluster = Cluster(broker)
         self.partitions = self.cluster.partition_count(topic)
@@ -170,8 +187,36 @@ class Scenario:
 
         wait_for("the group's coordinator is there", knows_its_groups)
 
+    def expect_zombie(self, process: Process) -> None:
+        """From now on it may lose its partitions and not know it, and may fail."""
+        process.may_fail = True
+        self._zombies[process.pid] = (time.monotonic(), math.inf)
+
+    def wait_until_given_up(self, process: Process) -> None:
+        """Until the broker has taken it out of both groups."""
+        wait_for(f"{process.job.client_id} is given up", lambda: not self._groups_with(process))
+
+    def wait_until_back(self, process: Process) -> None:
+        """Until it is a member again, and knows so, or has ended."""
+
+        def is_back() -> bool:
+            return process.has_ended or len(self._groups_with(process)) == 2
+
+        wait_for(f"{process.job.client_id} is back", is_back)
+        self._zombies[process.pid] = (self._zombies[process.pid][0], time.monotonic())
+
+    def _groups_with(self, process: Process) -> list[str]:
+        groups = [self.job.group, f"{self.job.group}-retry"]
+        with KafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers, **self.broker.client_options) as admin:
+            described = admin.describe_groups(groups)
+        return [
+            group
+            for group in groups
+            if process.job.client_id in [member["client_id"] for member in described[group]["members"]]
+        ]
+
     def history(self) -> History:
-        return History(self._reader.read())
+        return History(self._reader.read(), self._zombies)
 
     def wait_for(self, description: str, condition: Callable[[History], object], timeout: float = 60.0) -> None:
         """Until `condition` of the history holds. Fails at once where a process has ended that nobody waited for."""
@@ -231,7 +276,14 @@ class Scenario:
         def settled(_: History) -> bool:
             nonlocal open_
             self._pause.wait(LOOK_EVERY_S)  # a look is several requests
-            open_ = self.uncommitted() or self.pending()
+            try:
+                open_ = self.uncommitted() or self.pending()
+            except KafkaError as error:  # leaders may still move after an outage
+                if not error.retriable:
+                    raise
+                open_ = error
+                self.reconnect()
+                return False
             return not open_
 
         try:

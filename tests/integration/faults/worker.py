@@ -81,6 +81,10 @@ class Job:
     """One of `Point`."""
     kill_at_nth: int = 1
 
+    @property
+    def client_id(self) -> str:
+        return str(self.client_options.get("client_id", ""))
+
     def as_text(self) -> str:
         return json.dumps(asdict(self))
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from kafetrain import cli
 from kafetrain.cli import inspect, reset
 from kafetrain.client.ports import ClientError
-from kafetrain.inspector import Inspector
+from kafetrain.operations.inspector import Inspector
 from kafetrain.settings import Settings
-from tests.unit.test_topic_reset import NEW, OLD, Orders
+from tests.unit.operations.test_reset import NEW, OLD, Orders
 
 Run = Callable[..., Any]
 

@@ -114,6 +114,8 @@ def _add_errors(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         answer = json_response({"error": str(error.detail)}, error.status_code)
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(sorted(_methods(app, request.scope)))
         return answer
 
     @app.exception_handler(RequestValidationError)
@@ -129,6 +131,18 @@ def _add_errors(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.opt(exception=error).error("{} {} failed", request.method, request.scope["path"])
         return json_response({"error": "unexpected failure"}, 500)
+
+
+def _methods(app: FastAPI, scope: Scope) -> set[str]:
+    """All that its path has; the router that answers knows only those of one route."""
+    found: set[str] = set()
+    for path, operations in app.openapi()["paths"].items():
+        wanted, given = path.split("/"), scope["path"].split("/")
+        if len(wanted) == len(given) and all(a == b or a.startswith("{") for a, b in zip(wanted, given, strict=True)):
+            if wanted == given:
+                return {method.upper() for method in operations}
+            found |= {method.upper() for method in operations}
+    return found
 
 
 class _Head:

@@ -84,15 +84,13 @@ class TaskIn(BaseModel):
 
 
 class BatchIn(BaseModel):
-    """Up to 1,000 tasks, each with an end of its own."""
+    """Up to 1,000 tasks, each as for `POST /tasks`. One that is wrong has a status of its own, and spoils no other."""
 
-    tasks: list[TaskIn] = Field(min_length=1, max_length=MAX_BATCH)
-
-
-class _RawBatch(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    tasks: list[Any] = Field(min_length=1, max_length=MAX_BATCH)
+    tasks: list[Any] = Field(
+        min_length=1, max_length=MAX_BATCH, json_schema_extra={"items": {"description": "A `TaskIn`."}}
+    )
 
 
 class CreatedOut(BaseModel):
@@ -162,7 +160,7 @@ class TaskListOut(BaseModel):
 
 
 _TASK = TypeAdapter(TaskIn)
-_BATCH = TypeAdapter(_RawBatch)
+_BATCH = TypeAdapter(BatchIn)
 
 
 def read_task(body: bytes | Any) -> TaskIn:
@@ -199,6 +197,8 @@ def _sentence(error: ValidationError) -> str:
 def _plain(message: str) -> str:
     if message.startswith("String should match pattern"):
         return "must not have control characters, and an id no slash or leading dot"
+    if message.startswith("Input should be a valid dictionary"):
+        return "should be a JSON object"
     if message == "Extra inputs are not permitted":
         return "is no field of a task"
     for before in ("Input should be ", "String should ", "List should ", "Dictionary should "):

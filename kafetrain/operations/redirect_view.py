@@ -20,7 +20,7 @@ from kafetrain.errors import NewerFormatError, RestoreTimeoutError
 from kafetrain.record import MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 
-__all__ = ["RedirectView", "read_to_end"]
+__all__ = ["RedirectView", "read_some", "read_to_end"]
 
 _POLL = timedelta(milliseconds=100)
 _NEVER_AGAIN = 2**63
@@ -44,19 +44,31 @@ def read_to_end(
     ends = reader.end_offsets(places)
     since, seen = clock.monotonic(), -1
     while behind := [place for place, end in ends.items() if (reader.position(place) or 0) < end]:
-        try:
-            for place, records in reader.poll(_POLL).items():
-                take(place, records)
-        except OffsetOutOfRangeError as error:
-            for place, start in reader.beginning_offsets(error.partitions).items():
-                restarted(place)
-                reader.seek(place, start)
+        read_some(reader, take, restarted)
         so_far = sum(reader.position(place) or 0 for place in places)
         if so_far != seen:
             since, seen = clock.monotonic(), so_far
         elif clock.monotonic() - since >= patience.total_seconds():
             place = behind[0]
             raise RestoreTimeoutError(*place, reader.position(place), ends[place])
+
+
+def read_some(
+    reader: ConsumerPort,
+    take: Callable[[TopicPartition, Sequence[Record]], None],
+    restarted: Callable[[TopicPartition], None] = lambda place: None,
+    timeout: timedelta = _POLL,
+) -> None:
+    """One poll of `read_to_end`: what arrives, waited for no longer than `timeout`."""
+    try:
+        batches = reader.poll(timeout)
+    except OffsetOutOfRangeError as error:
+        for place, start in reader.beginning_offsets(error.partitions).items():
+            restarted(place)
+            reader.seek(place, start)
+        return
+    for place, records in batches.items():
+        take(place, records)
 
 
 class RedirectView:
@@ -88,8 +100,12 @@ class RedirectView:
                 self._apply,
                 patience=patience,
                 clock=self._clock,
-                restarted=lambda place: self.tables[place].adopt(LockTable()),
+                restarted=self._restarted,
             )
+
+    def poll(self, timeout: timedelta = _POLL) -> None:
+        """Apply what arrives; wait for that no longer than `timeout`."""
+        read_some(self._reader, self._apply, self._restarted, timeout)
 
     def registrations(self) -> Mapping[TopicPartition, Registration]:
         """Where the group is registered."""
@@ -100,6 +116,12 @@ class RedirectView:
 
     def close(self) -> None:
         self._reader.close()
+
+    def noted(self, id: MessageId, log_offset: int) -> None:
+        """An id of ours was changed by the record at that offset. For subclasses."""
+
+    def _restarted(self, place: TopicPartition) -> None:
+        self.tables[place].adopt(LockTable())
 
     def _apply(self, place: TopicPartition, records: Sequence[Record]) -> None:
         table = self.tables[place]
@@ -125,6 +147,7 @@ class RedirectView:
                 locks.end(change.id.offset, change.key, record.offset)
             else:
                 locks.put(change.id.offset, change.entry)
+            self.noted(change.id, record.offset)
 
     def _is_ours(self, id: MessageId) -> bool:
         return id.group == self._settings.group_id and id.topic == self._topic

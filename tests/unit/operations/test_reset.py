@@ -14,10 +14,10 @@ from kafetrain.core.control import Action, Audit, Control, control_headers
 from kafetrain.core.entry import Entry, Registration, encode_entry, encode_registration, registration_key
 from kafetrain.core.headers import retry_headers
 from kafetrain.errors import ConfigurationError, KafetrainError, RestoreTimeoutError
-from kafetrain.lock_removal import LockCount
+from kafetrain.operations.lock_removal import LockCount
+from kafetrain.operations.reset import ResetDone, TopicReset
 from kafetrain.record import MessageId, TopicPartition
 from kafetrain.settings import Settings
-from kafetrain.topic_reset import ResetDone, TopicReset
 from tests.unit.memory_cluster import MemoryCluster, Stored
 
 AUDIT = Audit("command-1", "ada@here", 1_700_000_000_000, "moved to a larger topic")

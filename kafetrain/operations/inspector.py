@@ -10,7 +10,7 @@ from kafetrain.clock import Clock, SystemClock
 from kafetrain.core.lock_view import utc
 from kafetrain.deadletter.lock_view import LockView
 from kafetrain.errors import ConfigurationError
-from kafetrain.group_figures import Figures, Offsets, figures_of
+from kafetrain.operations.figures import Figures, Offsets, figures_of
 from kafetrain.outcome import Lock
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings

@@ -23,10 +23,10 @@ from kafetrain.clock import Clock, SystemClock
 from kafetrain.core.control import Audit
 from kafetrain.core.entry import Registration, encode_registration, registration_key
 from kafetrain.errors import ConfigurationError
-from kafetrain.lock_removal import NO_LOCKS, LockCount, count_locks, refuse_members, tombstones, write_all
-from kafetrain.pending_records import PendingRecords
+from kafetrain.operations.lock_removal import NO_LOCKS, LockCount, count_locks, refuse_members, tombstones, write_all
+from kafetrain.operations.pending_records import PendingRecords
+from kafetrain.operations.redirect_view import RedirectView
 from kafetrain.record import TopicPartition
-from kafetrain.redirect_view import RedirectView
 from kafetrain.settings import Settings
 from kafetrain.topics import AuxiliaryTopics
 from kafetrain.tracker.state import METADATA_PREFIX

@@ -12,8 +12,8 @@ from rich.console import Console
 from kafetrain.cli.inspect_view import render
 from kafetrain.core.entry import Entry, encode_entry
 from kafetrain.errors import ConfigurationError
-from kafetrain.group_figures import Figures, Offsets, figures_of, total_of
-from kafetrain.inspector import Inspector
+from kafetrain.operations.figures import Figures, Offsets, figures_of, total_of
+from kafetrain.operations.inspector import Inspector
 from kafetrain.outcome import Lock
 from kafetrain.record import MessageId
 from kafetrain.settings import Settings

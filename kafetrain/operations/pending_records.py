@@ -15,9 +15,9 @@ from kafetrain.core.control import Audit
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry, dlq_headers
 from kafetrain.core.lock_table import LockTable
-from kafetrain.lock_removal import tombstone, write_all
+from kafetrain.operations.lock_removal import tombstone, write_all
+from kafetrain.operations.redirect_view import read_to_end
 from kafetrain.record import DlqHeader, MessageId, Record, TopicPartition
-from kafetrain.redirect_view import read_to_end
 from kafetrain.settings import Settings
 from kafetrain.topics import AuxiliaryTopics
 from kafetrain.tracker.own_loops import source_of

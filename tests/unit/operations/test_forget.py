@@ -6,11 +6,11 @@ import pytest
 
 from kafetrain.client.ports import ClientError, Committed
 from kafetrain.errors import ConfigurationError, KafetrainError
-from kafetrain.group_removal import GroupRemoval, Traces
-from kafetrain.lock_removal import LockCount
+from kafetrain.operations.forget import GroupRemoval, Traces
+from kafetrain.operations.lock_removal import LockCount
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
-from tests.unit.test_topic_reset import AUDIT, NEW, Orders, replicate
+from tests.unit.operations.test_reset import AUDIT, NEW, Orders, replicate
 
 
 @pytest.fixture
