@@ -21,6 +21,10 @@ class SharedLedger(Ledger):
         with self._mutex:
             super().begin(offset)
 
+    def begin_to(self, position: int) -> None:
+        with self._mutex:
+            super().begin_to(position)
+
     def begin_all(self, offsets: Sequence[int]) -> None:
         with self._mutex:
             super().begin_all(offsets)

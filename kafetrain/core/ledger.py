@@ -37,6 +37,13 @@ class Ledger:
         if offset > missing_from:
             self.complete_range(missing_from, offset - 1)
 
+    def begin_to(self, position: int) -> None:
+        """Everything below `position` has been read: what is missing at the end does not exist either."""
+        missing_from = self._end
+        if position > missing_from:
+            self._end = position
+            self.complete_range(missing_from, position - 1)
+
     def begin_all(self, offsets: Sequence[int]) -> None:
         """As `begin`, for a batch."""
         if offsets and offsets[0] == self._end and offsets[-1] - offsets[0] + 1 == len(offsets):

@@ -143,6 +143,8 @@ class RetryLoop:
                 for record in records:
                     part.ledger.begin(record.offset)
                     self._sort(part, record)
+        if self._transactor is not None:
+            self._pass_markers()
         with self._state.mutex:
             for part in self._owned:
                 if part.claim.ready:
@@ -150,6 +152,12 @@ class RetryLoop:
                     part.complete_ended()
         for part in self._owned:
             self._suspect_truncation(part)
+
+    def _pass_markers(self) -> None:
+        """Transactions end with a marker, which is no record: without this a partition would always seem to lag."""
+        for part in self._owned:
+            if (position := self._consumer.position(part.place)) is not None:
+                part.ledger.begin_to(position)
 
     def _sort(self, part: RetryPartition, record: Record) -> None:
         try:
