@@ -7,27 +7,29 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loguru import logger
 
 from kafetrain.app.again import InPlace
+from kafetrain.app.backend import Backend, KafkaBackend, Sender
 from kafetrain.app.config import Configuration
 from kafetrain.app.payload import Decode, typed
 from kafetrain.app.plan import Planned, Route, plan
 from kafetrain.app.publisher import Publisher
 from kafetrain.app.router import Router, TopicSpec, check_topic, is_pattern
-from kafetrain.client.kafka_python_cluster import ClusterClient
 from kafetrain.consumer import ErrorHandlingMiddleware, KafkaConsumer, ResilientConsumer
 from kafetrain.consumer.consumer import stopped_by_signals
 from kafetrain.errors import ConfigurationError
 from kafetrain.handlers import check_handler
-from kafetrain.managed import ManagedProducer, ProducerConfig
 from kafetrain.managed.job import Engine
 from kafetrain.record import Handler, Middleware, Record
 from kafetrain.settings import Settings
 from kafetrain.tracker import ErrorTracker
 from kafetrain.tracker.hooks import OnDeadLetter
+
+if TYPE_CHECKING:
+    from kafetrain.app.memory import TestClient
 
 __all__ = ["App"]
 
@@ -65,7 +67,11 @@ class App:
         self._code, self._file = code, file
         self.configuration = Configuration.load(code, file)
         """What holds for handlers without settings of their own, and where it is from."""
-        self._routes: list[Route] = []
+        self.routes: list[Route] = []
+        """The handlers, as they were registered."""
+        self.served: list[str] = []
+        """The topics that are consumed, while it runs."""
+        self._backend: Backend = KafkaBackend()
         self._middlewares: tuple[Middleware, ...] = ()
         self.use(*middlewares)
         self._start_hooks: list[Callable[[], object]] = []
@@ -77,7 +83,7 @@ class App:
         self._ending = threading.RLock()  # taken first; one thread stops the app, others wait for it
         self._handling = threading.local()
         self._producing = threading.Lock()  # guards _producer
-        self._producer: ManagedProducer | None = None
+        self._producer: Sender | None = None
 
     @property
     def settings(self) -> Settings:
@@ -109,7 +115,7 @@ class App:
 
         def register(function: F) -> F:
             name = getattr(function, "__qualname__", type(function).__qualname__)
-            self._routes.append(Route(name, typed(function, decode), tuple(topics), holds, retry, around))
+            self.routes.append(Route(name, typed(function, decode), tuple(topics), holds, retry, around))
             return function
 
         return register
@@ -139,15 +145,17 @@ class App:
 
     def publisher(self, topic: str) -> Publisher:
         """What sends to this topic. Connects when it first does; all publishers of an app share one producer,
-        which is closed for good when the app stops."""
+        which is closed when the app stops."""
         check_topic(topic)
         if is_pattern(topic):
             raise ConfigurationError(f"{topic!r} is a pattern, and a record goes to one topic")
-        with self._producing:
-            if self._producer is None:
-                config = ProducerConfig(name=self.settings.group_id, enable_async=True)
-                self._producer = ManagedProducer(config, self.settings)
-            return Publisher(topic, self._producer)
+        return Publisher(topic, self._sender)
+
+    def test_client(self) -> TestClient:
+        """Runs the app in memory, for tests: see `TestClient`. Connects to nothing."""
+        from kafetrain.app.memory import TestClient
+
+        return TestClient(self)
 
     # Running
 
@@ -156,11 +164,16 @@ class App:
 
         Raises `ConfigurationError`, `ClientError` where no broker answers, and what a start hook raises.
         """
+        self.start_on(KafkaBackend())
+
+    def start_on(self, backend: Backend) -> None:
+        """As `start`, with records from somewhere else."""
         if self._started:
             raise ConfigurationError("the app runs already")
         self._stop_asked.clear()
-        consumers = plan(self._routes, self.configuration.topics, ClusterClient(self.settings).topic_names)
-        self._started = True
+        consumers = plan(self.routes, self.configuration.topics, lambda: backend.topic_names(self.settings))
+        self._started, self._backend = True, backend
+        self.served = [topic for planned in consumers for topic in planned.handlers]
         try:
             for hook in self._start_hooks:
                 hook()
@@ -213,10 +226,16 @@ class App:
 
     def _close_producer(self) -> list[BaseException]:
         with self._producing:
-            producer = self._producer
+            producer, self._producer = self._producer, None
         if producer is not None:
             producer.close(self.settings.shutdown_timeout.total_seconds())
         return []
+
+    def _sender(self) -> Sender:
+        with self._producing:
+            if self._producer is None:
+                self._producer = self._backend.sender(self.settings)
+            return self._producer
 
     def _call_stop_hooks(self) -> list[BaseException]:
         errors: list[BaseException] = []
@@ -251,13 +270,19 @@ class App:
 
     def _engine(self, planned: Planned) -> Engine:
         handler = Router({topic: partial(self._handle, handler) for topic, handler in planned.handlers.items()})
-        topics, settings = list(planned.handlers), planned.settings
-        around: list[Middleware] = [*self._middlewares, *planned.middlewares]
+        topics, settings, client = (
+            list(planned.handlers),
+            self._backend.adapted(planned.settings),
+            self._backend.client(),
+        )
+        outer, around = self._backend.middlewares, [*self._middlewares, *planned.middlewares]
         if planned.retry:
             told = self._tell_of_dead_letter if self._dead_letter_hooks else None
-            return KafkaConsumer.resilient(settings, topics, handler, middlewares=around, on_dead_letter=told)
+            return KafkaConsumer.resilient(
+                settings, topics, handler, middlewares=[*outer, *around], on_dead_letter=told, client=client
+            )
         in_place = InPlace(settings.backoff, skip_failed=self.configuration.auto_commit)
-        consumer = KafkaConsumer(settings).with_middlewares(in_place, *around)
+        consumer = KafkaConsumer(settings, client=client).with_middlewares(*outer, in_place, *around)
         return _Plain(consumer, topics, handler)
 
     def _tell_of_dead_letter(self, record: Record, error: BaseException) -> None:
@@ -274,9 +299,9 @@ class App:
     def _check_topics(self, topics: tuple[TopicSpec, ...]) -> None:
         for topic in topics:
             check_topic(topic)
-        if not topics and any(not route.topics for route in self._routes):
+        if not topics and any(not route.topics for route in self.routes):
             raise ConfigurationError("two handlers serve the configured topics: name the topics of one of them")
-        for route in self._routes:
+        for route in self.routes:
             if both := set(topics) & set(route.topics):
                 raise ConfigurationError(f"topic {both.pop()!s} has a handler already: {route.name}")
         if len(set(topics)) < len(topics):

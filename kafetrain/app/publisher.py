@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
+from kafetrain.app.backend import Sender
 from kafetrain.errors import ConfigurationError
-from kafetrain.managed import ManagedProducer, Metadata
+from kafetrain.managed import Metadata
 from kafetrain.managed.producer import Callback, GivenHeaders
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "encoded"]
 
 
 class Publisher:
@@ -20,13 +22,13 @@ class Publisher:
     A value is bytes or text as it is, a pydantic model as its JSON, a mapping or a list as JSON, or None: a tombstone.
     """
 
-    def __init__(self, topic: str, producer: ManagedProducer) -> None:
+    def __init__(self, topic: str, sender: Callable[[], Sender]) -> None:
         self.topic = topic
-        self._producer = producer
+        self._sender = sender
 
     def publish(self, value: Any, *, key: str | bytes | None = None, headers: GivenHeaders = ()) -> Metadata:
         """Append a record and wait until that is durable. Returns its partition and offset; raises `ClientError`."""
-        return self._producer.send(self.topic, key, _encoded(value), headers)
+        return self._sender().send(self.topic, key, encoded(value), headers)
 
     def publish_async(
         self,
@@ -37,10 +39,11 @@ class Publisher:
         callback: Callback | None = None,
     ) -> None:
         """As `publish`, without waiting: see `ManagedProducer.send_async`."""
-        self._producer.send_async(self.topic, key, _encoded(value), headers, callback)
+        self._sender().send_async(self.topic, key, encoded(value), headers, callback)
 
 
-def _encoded(value: Any) -> str | bytes | None:
+def encoded(value: Any) -> str | bytes | None:
+    """A value as it is sent. Raises `ConfigurationError` for what cannot be."""
     if value is None or isinstance(value, str | bytes):
         return value
     if isinstance(value, BaseModel):

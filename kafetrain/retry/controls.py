@@ -59,7 +59,6 @@ class Controls:
         self._background, self._open_reader = background, open_reader
         self._asked: dict[tuple[int, ChainKey], _Asked] = {}
         self._jobs: list[Job] = []
-        self._replaying = False
 
     def step(self) -> None:
         """Take what was read, and do what can be done now. Where nothing is asked: nothing."""
@@ -72,7 +71,7 @@ class Controls:
         for chain, asked in tuple(self._asked.items()):
             if not asked.busy:
                 self._obey(chain, asked)
-        if self._jobs and not self._replaying:
+        if self._jobs and not self._part.replaying:
             self._start_replay()
 
     def _obey(self, chain: tuple[int, ChainKey], asked: _Asked) -> None:
@@ -173,7 +172,7 @@ class Controls:
 
     def _start_replay(self) -> None:
         """All that is asked by now: they share one look through the dead-letter topic."""
-        jobs, self._jobs, self._replaying = self._jobs, [], True
+        jobs, self._jobs, self._part.replaying = self._jobs, [], True
         replay = Replay(self._part, self._outcomes.topic, self._parts, jobs, self._open_reader)
         self._part.open_work += 1
         self._part.open_writes += 1
@@ -183,7 +182,9 @@ class Controls:
     def _replayed(self, jobs: list[Job], ran: Future[None]) -> None:
         self._part.open_work -= 1
         self._part.open_writes -= 1
-        self._replaying = False
+        self._part.replaying = False
+        if self._part.orphans is not None:
+            self._part.orphans.drop()
         if self._part.gone or ran.cancelled() or isinstance(ran.exception(), PartitionLostError):
             return  # the control records stay incomplete: the next owner obeys them
         error = ran.exception()
@@ -192,8 +193,6 @@ class Controls:
             self._jobs += jobs
             return
         ran.result()  # raises
-        if self._part.orphans is not None:
-            self._part.orphans.drop()
         for job in jobs:
             self._done(job.chain, job.control, job.result)
 

@@ -272,6 +272,9 @@ class RetryLoop:
             check = part.orphans
             if check is None or part.leaving or not part.claim.ready:
                 continue
+            if part.replaying:
+                check.drop()  # what it noted, or is about to, may be older than the records of the new locks
+                continue
             if not check.step(self._background, self._consumer.position(part.place), partial(self._locked, part)):
                 continue
             with self._state.mutex:

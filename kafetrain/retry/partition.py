@@ -56,6 +56,8 @@ class RetryPartition:
         self.controls: deque[tuple[Record, Control]] = deque()
         """What operators ask for a key, in its place in the order."""
         self.operator: Controls | None = None
+        self.replaying = False
+        """Dead letters are being put into retry again: there may be locks whose records are not read yet."""
         self._aside: dict[tuple[int, ChainKey], list[tuple[Record, RetryInfo]]] = {}
         """Keys that a control record works on, with what was read of them meanwhile."""
         self.open_work = 0

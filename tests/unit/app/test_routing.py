@@ -31,7 +31,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 def planned(app: App, *existing: str) -> list[Planned]:
-    return plan(app._routes, app.configuration.topics, lambda: existing)
+    return plan(app.routes, app.configuration.topics, lambda: existing)
 
 
 def app(**settings: Any) -> App:
