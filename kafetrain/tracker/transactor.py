@@ -230,6 +230,7 @@ class Transactor:
     def _carry_out(self, items: list[_Item]) -> None:
         """Until every one of them has ended."""
         deadline, wait_s, at_once = self._clock.monotonic() + self._patience_s, AGAIN_AFTER_S, len(items)
+        last: BaseException = NotOwnerError("the group has gone on without this consumer")
         while items := _ours(items):
             now, error = items[:at_once], None
             try:
@@ -255,8 +256,9 @@ class Transactor:
                 for item in _open(items):
                     item.future.set_exception(_closed())
             elif self._clock.monotonic() > deadline:
-                _fail(items, error or NotOwnerError("the group has gone on without this consumer"))
+                _fail(items, last)
             else:
+                last = error or last
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, AGAIN_AT_MOST_S)
 
