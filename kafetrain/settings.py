@@ -32,6 +32,7 @@ from pydantic_settings import (
 from kafetrain import settings_checks as checks
 from kafetrain.backoff_policy import ExponentialBackoff
 from kafetrain.breaker import Breaker
+from kafetrain.client_checks import check_client, check_client_options, check_security
 from kafetrain.durations import parse_duration, parse_size
 from kafetrain.errors import ConfigurationError
 from kafetrain.record import BackoffPolicy
@@ -154,8 +155,8 @@ class Settings(BaseSettings):
     """Consumer group of the source topic; required. `{group_id}-retry` reads the retry topics. Another group has
     retries of its own, also of the same topic. Kafka: `group.id`."""
 
-    client: Annotated[Literal["kafka-python"], _not_yet("confluent"), _MayBe("kafka-python")] = "kafka-python"
-    """The library that talks to Kafka."""
+    client: Annotated[Literal["kafka-python", "confluent"], _MayBe("kafka-python or confluent")] = "kafka-python"
+    """The library that talks to Kafka. `confluent`: confluent-kafka, faster, with the extra `confluent`."""
 
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None,
@@ -289,7 +290,7 @@ class Settings(BaseSettings):
 
     # The last one, so that its validator sees all the others.
     client_options: Annotated[
-        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of kafka-python options")
+        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of the Kafka client's options")
     ] = Field(default_factory=dict, repr=False, validate_default=True)
     """Options of the Kafka client by its own names; each goes to those of consumer, producer and admin that know it.
     Not for what has a setting here, nor for what kafetrain must set itself."""
@@ -326,7 +327,8 @@ class Settings(BaseSettings):
     @classmethod
     def _fit_together(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         values = {**info.data, "client_options": value}
-        problems = [*checks.check_prefixes(values), *checks.check_security(values), *checks.check_client_options(value)]
+        problems = [*checks.check_prefixes(values), *check_client(values)]
+        problems += [*check_security(values), *check_client_options(values)]
         if problems:
             raise _Together(problems)
         return value
