@@ -44,15 +44,17 @@ def run_workers(arguments: Sequence[str], count: int) -> int:
     stopping = threading.Event()
     with stopped_by_signals(stopping.set):
         children = _Children(arguments, count)
+        first: list[int] = []
         try:
-            while not stopping.wait(LOOK_EVERY_S) and not children.ended():
-                pass
+            while not stopping.wait(LOOK_EVERY_S) and not first:
+                first = children.ended()
         finally:
             codes = children.stop()
-    failed = [code for code in codes if code]
+    # One that was still starting when it was asked ends by the signal itself, and that is fine.
+    failed = [code for code in (*first, *codes) if code not in (0, -signal.SIGTERM)]
     if failed and not stopping.is_set():
         logger.error("a worker ended with exit code {}, and so do the others", failed[0])
-    return max((abs(code) for code in failed), default=0)
+    return abs(failed[0]) if failed else 0
 
 
 def run_reloading(arguments: Sequence[str], folder: Path) -> int:

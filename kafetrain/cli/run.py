@@ -12,7 +12,9 @@ __all__ = ["run"]
 
 
 def run(
-    app: Annotated[str, typer.Argument(help="module:attribute, as in billing:app.", show_default=False)],
+    app: Annotated[
+        str, typer.Argument(help="An App, or a Registry: module:attribute, as in billing:app.", show_default=False)
+    ],
     workers: Annotated[int, typer.Option("--workers", min=1, help="So many processes, each a member.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start again when a file changes. For development.")] = False,
     log_level: Annotated[str, typer.Option("--log-level", help="trace, debug, info, warning, error.")] = "info",
