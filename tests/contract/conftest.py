@@ -30,6 +30,7 @@ from kafetrain.testing import Broker, EmbeddedBroker, NoBrokerError, kafka_broke
 from kafetrain.testing.apache_kafka import ApacheKafkaBroker
 from kafetrain.testing.embedded_client import EmbeddedClient
 from kafetrain.testing.simulated import SimulatedCluster
+from tests.clients import named_for
 from tests.waiting import wait_for
 
 PARTITIONS = 4
@@ -113,12 +114,9 @@ def client_of(library: str, settings: Mapping[str, Any], options: Mapping[str, A
     if library != "confluent":
         return KafkaPythonClient(Settings(**settings, client_options=dict(options)))
     arguments = {CONFLUENT_ARGUMENTS[name]: options[name] / 1000 for name in CONFLUENT_ARGUMENTS if name in options}
-    theirs = {
-        name.replace("_", "."): "cooperative-sticky" if isinstance(value, list) else value
-        for name, value in options.items()
-        if name not in CONFLUENT_ARGUMENTS
-    }
-    return ConfluentClient(Settings(**settings, client="confluent", client_options=theirs), **arguments)
+    theirs = {name: value for name, value in options.items() if name not in CONFLUENT_ARGUMENTS}
+    made = Settings(**settings, client="confluent", client_options=named_for(library, theirs))
+    return ConfluentClient(made, **arguments)
 
 
 class Cluster:
