@@ -13,16 +13,18 @@ from loguru import logger
 
 from kafetrain.consumer.consumer import stopped_by_signals
 
-__all__ = ["run_reloading", "run_workers"]
+__all__ = ["end_with_parent", "run_reloading", "run_workers"]
 
 LOOK_EVERY_S = 0.1
 
 
 class _Children:
     def __init__(self, arguments: Sequence[str], count: int) -> None:
-        self._command = [sys.executable, "-m", "kafetrain", *arguments]
+        command = [sys.executable, "-m", "kafetrain", *arguments]
         # A session of their own: Ctrl-C reaches us alone, and we pass it on. Else they would get it twice.
-        self._processes = [subprocess.Popen(self._command, start_new_session=True) for _ in range(count)]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) for _ in range(count)
+        ]
 
     def ended(self) -> list[int]:
         """Exit codes of those that have ended."""
@@ -34,6 +36,16 @@ class _Children:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         return [process.wait() for process in self._processes]
+
+
+def end_with_parent() -> None:
+    """In a child: be asked to stop when the parent is gone, however it went. It holds the other end of our stdin."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=wait, name="kafetrain-parent", daemon=True).start()
 
 
 def run_workers(arguments: Sequence[str], count: int) -> int:
