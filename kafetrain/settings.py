@@ -32,6 +32,7 @@ from pydantic_settings import (
 from kafetrain import settings_checks as checks
 from kafetrain.backoff_policy import ExponentialBackoff
 from kafetrain.breaker import Breaker
+from kafetrain.client_checks import check_client, check_client_options, check_delivery, check_security
 from kafetrain.durations import parse_duration, parse_size
 from kafetrain.errors import ConfigurationError
 from kafetrain.record import BackoffPolicy
@@ -96,15 +97,6 @@ def _prefix(value: str) -> str:
     return value
 
 
-def _not_yet(*names: str) -> BeforeValidator:
-    def check(value: object) -> object:
-        if value in names:
-            raise ValueError("it is not available in this version")
-        return value
-
-    return BeforeValidator(check)
-
-
 _Count = Annotated[int, BeforeValidator(checks.whole_number)]
 _Timeout = Annotated[
     timedelta,
@@ -154,8 +146,8 @@ class Settings(BaseSettings):
     """Consumer group of the source topic; required. `{group_id}-retry` reads the retry topics. Another group has
     retries of its own, also of the same topic. Kafka: `group.id`."""
 
-    client: Annotated[Literal["kafka-python"], _not_yet("confluent"), _MayBe("kafka-python")] = "kafka-python"
-    """The library that talks to Kafka."""
+    client: Annotated[Literal["kafka-python", "confluent"], _MayBe("kafka-python or confluent")] = "kafka-python"
+    """The library that talks to Kafka. `confluent`: confluent-kafka, faster, with the extra `confluent`."""
 
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None,
@@ -259,9 +251,9 @@ class Settings(BaseSettings):
     state_restore_timeout: _Timeout = timedelta(seconds=30)
     """How long restoring the locks of a partition may make no progress, before it is an error."""
 
-    delivery: Annotated[
-        Literal["at-least-once", "transactional"], _MayBe("at-least-once or transactional")
-    ] = "at-least-once"
+    delivery: Annotated[Literal["at-least-once", "transactional"], _MayBe("at-least-once or transactional")] = (
+        "at-least-once"
+    )
     """What an instance can do that has lost a partition without knowing it. `at-least-once`: lose nothing, but break
     the order. `transactional`: nothing; locks, retry records, dead letters and offsets are written in transactions,
     which costs a failing record some ms. For layers 2 and 3. Kafka: `transactional.id`."""
@@ -293,7 +285,7 @@ class Settings(BaseSettings):
 
     # The last one, so that its validator sees all the others.
     client_options: Annotated[
-        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of kafka-python options")
+        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of the Kafka client's options")
     ] = Field(default_factory=dict, repr=False, validate_default=True)
     """Options of the Kafka client by its own names; each goes to those of consumer, producer and admin that know it.
     Not for what has a setting here, nor for what kafetrain must set itself."""
@@ -330,12 +322,8 @@ class Settings(BaseSettings):
     @classmethod
     def _fit_together(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         values = {**info.data, "client_options": value}
-        problems = [
-            *checks.check_prefixes(values),
-            *checks.check_security(values),
-            *checks.check_client_options(value),
-            *checks.check_delivery(values),
-        ]
+        problems = [*checks.check_prefixes(values), *check_client(values), *check_delivery(values)]
+        problems += [*check_security(values), *check_client_options(values)]
         if problems:
             raise _Together(problems)
         return value

@@ -12,8 +12,7 @@ import importlib
 import json
 import re
 import string
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kafetrain.backoff_policy import backoff_from
@@ -24,10 +23,7 @@ __all__ = [
     "FORMAT_FIELDS",
     "LEGAL_IN_TOPICS",
     "breaker",
-    "check_client_options",
-    "check_delivery",
     "check_prefixes",
-    "check_security",
     "error_classes",
     "json_mapping",
     "nearest",
@@ -40,20 +36,6 @@ __all__ = [
 
 LEGAL_IN_TOPICS = re.compile(r"[a-zA-Z0-9._-]+")
 FORMAT_FIELDS = ("prefix", "topic", "group")
-
-# Typed settings, by the name that kafka-python has for the same thing.
-_SHORTCUTS = {
-    "security_protocol": "security_protocol",
-    "sasl_mechanism": "sasl_mechanism",
-    "sasl_plain_username": "sasl_username",
-    "sasl_plain_password": "sasl_password",
-    "ssl_cafile": "ssl_cafile",
-    "ssl_certfile": "ssl_certfile",
-    "ssl_keyfile": "ssl_keyfile",
-}
-_TRANSACTION_TIMEOUT_MS = 10_000  # as the client has it
-_ABORTED_WITHIN = timedelta(seconds=10)  # how often brokers look for transactions that have timed out
-_NEEDS_LOGIN = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 def nearest(name: str, known: Iterable[str], variable_prefix: str = "") -> str:
@@ -215,90 +197,3 @@ def check_prefixes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _folded(prefix: str | None) -> str | None:
     return None if prefix is None else prefix.replace(".", "_")
-
-
-def check_security(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A login or certificate that the protocol would leave unused, or a login that it lacks."""
-    options: Mapping[str, Any] = values.get("client_options") or {}
-
-    def given(option: str) -> Any:
-        typed = values.get(_SHORTCUTS[option])
-        return options.get(option) if typed is None else typed
-
-    for option, field in _SHORTCUTS.items():
-        if option in options and values.get(field) is not None:
-            yield field, f"it is in client_options too, as {option}; set it in one place"
-    protocol, mechanism = given("security_protocol") or "PLAINTEXT", given("sasl_mechanism")
-    encrypted, login = f"{protocol}".endswith("SSL"), f"{protocol}".startswith("SASL_")
-    if login and mechanism is None:
-        yield "sasl_mechanism", f"it is missing, and security_protocol {protocol} needs it"
-    if not login and (mechanism or given("sasl_plain_username") or given("sasl_plain_password")):
-        yield "security_protocol", f"{protocol} does not log in, but SASL settings are given; SASL_SSL does"
-    if login and mechanism in _NEEDS_LOGIN:
-        for option in ("sasl_plain_username", "sasl_plain_password"):
-            if not given(option):
-                yield _SHORTCUTS[option], f"it is missing, and sasl_mechanism {mechanism} needs it"
-    if not encrypted and (given("ssl_cafile") or given("ssl_certfile") or given("ssl_keyfile")):
-        yield "security_protocol", f"{protocol} does not encrypt, but certificates are given; SSL and SASL_SSL do"
-    if given("ssl_keyfile") and not given("ssl_certfile"):
-        yield "ssl_certfile", "it is missing, and ssl_keyfile is of no use without it"
-
-
-def check_client_options(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Names that no client knows, names that are not the user's to set, and deadlines that would break a promise."""
-    if not options:
-        return
-    from kafetrain.client import kafka_python  # the client library is slow to import, and rarely needed here
-
-    known: frozenset[str] = frozenset().union(*kafka_python.known_options().values())
-    owned: Collection[str] = kafka_python.OWNED_OPTIONS
-    for name in options:
-        if name in owned:
-            yield "client_options", f"{name} is set by kafetrain itself; leave it away"
-        elif name not in known:
-            yield "client_options", f"{name} is known to no kafka-python client{nearest(name, known - set(owned))}"
-    yield from _check_deadlines(options, kafka_python.SESSION_TIMEOUT_MS, kafka_python.MAX_POLL_INTERVAL_MS)
-
-
-def check_delivery(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What transactions need of other settings."""
-    if values.get("delivery") != "transactional":
-        return
-    if (client := values.get("client")) not in (None, "kafka-python"):
-        yield "delivery", f'it needs client="kafka-python", and client is {client!r}'
-    timeout_ms = (values.get("client_options") or {}).get("transaction_timeout_ms", _TRANSACTION_TIMEOUT_MS)
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1000:
-        yield "client_options", "transaction_timeout_ms must be a whole number of milliseconds, at least 1000"
-        return
-    least, restore = timedelta(milliseconds=timeout_ms) + _ABORTED_WITHIN, values.get("state_restore_timeout")
-    if restore is not None and restore < least:
-        yield (
-            "state_restore_timeout",
-            (
-                f'it must be at least {least.total_seconds():g}s with delivery="transactional": for so long an open '
-                f"transaction of an instance that died may hold up its successor"
-            ),
-        )
-
-
-def _check_deadlines(options: Mapping[str, Any], session_ms: int, max_poll_ms: int) -> Iterator[tuple[str, str]]:
-    wrong = False
-    for name in ("delivery_timeout_ms", "session_timeout_ms", "max_poll_interval_ms", "request_timeout_ms"):
-        value = options.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            wrong = True
-            yield "client_options", f"{name} must be a whole number of milliseconds, at least 1"
-    if wrong:
-        return
-    session = options.get("session_timeout_ms", session_ms)
-    delivery = options.get("delivery_timeout_ms", session * 8 // 10)  # as the client derives it
-    limits = {"session_timeout_ms": session, "max_poll_interval_ms": options.get("max_poll_interval_ms", max_poll_ms)}
-    for name, limit in limits.items():
-        if delivery >= limit:
-            yield (
-                "client_options",
-                (
-                    f"delivery_timeout_ms ({delivery}) must be below {name} ({limit}), or a late lock lands after the "
-                    f"next owner of the partition has restored its locks"
-                ),
-            )

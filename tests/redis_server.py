@@ -41,10 +41,11 @@ def _program() -> str:
 
 
 class RedisServer:
-    """Every write is on disk before it is answered, unless `durable` is False."""
+    """Every write is on disk before it is answered, unless `durable` is False. With `config` it is a Sentinel."""
 
-    def __init__(self, folder: Path, *options: str, durable: bool = True) -> None:
+    def __init__(self, folder: Path, *options: str, durable: bool = True, config: Path | None = None) -> None:
         self.folder, self.port = folder, free_port(below=55_000)  # a cluster's bus is 10,000 above
+        self._config = [] if config is None else [str(config), "--sentinel"]
         self._options = list(options)
         if durable:
             self._options += ["--appendonly", "yes", "--appendfsync", "always"]
@@ -63,8 +64,9 @@ class RedisServer:
             self._process = subprocess.Popen(
                 [
                     _program(),
+                    *self._config,
                     *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                    *("--save", "", "--daemonize", "no"),
+                    *(() if self._config else ("--save", "", "--daemonize", "no")),
                     *self._options,
                 ],
                 stdout=log,

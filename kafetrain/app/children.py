@@ -13,16 +13,18 @@ from loguru import logger
 
 from kafetrain.consumer.consumer import stopped_by_signals
 
-__all__ = ["run_reloading", "run_workers"]
+__all__ = ["end_with_parent", "run_reloading", "run_workers"]
 
 LOOK_EVERY_S = 0.1
 
 
 class _Children:
     def __init__(self, arguments: Sequence[str], count: int) -> None:
-        self._command = [sys.executable, "-m", "kafetrain", *arguments]
+        command = [sys.executable, "-m", "kafetrain", *arguments]
         # A session of their own: Ctrl-C reaches us alone, and we pass it on. Else they would get it twice.
-        self._processes = [subprocess.Popen(self._command, start_new_session=True) for _ in range(count)]
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) for _ in range(count)
+        ]
 
     def ended(self) -> list[int]:
         """Exit codes of those that have ended."""
@@ -36,6 +38,16 @@ class _Children:
         return [process.wait() for process in self._processes]
 
 
+def end_with_parent() -> None:
+    """In a child: be asked to stop when the parent is gone, however it went. It holds the other end of our stdin."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=wait, name="kafetrain-parent", daemon=True).start()
+
+
 def run_workers(arguments: Sequence[str], count: int) -> int:
     """`count` processes until a signal comes, or one of them ends: then all of them end. The exit code; 0: all is well.
 
@@ -44,15 +56,17 @@ def run_workers(arguments: Sequence[str], count: int) -> int:
     stopping = threading.Event()
     with stopped_by_signals(stopping.set):
         children = _Children(arguments, count)
+        first: list[int] = []
         try:
-            while not stopping.wait(LOOK_EVERY_S) and not children.ended():
-                pass
+            while not stopping.wait(LOOK_EVERY_S) and not first:
+                first = children.ended()
         finally:
             codes = children.stop()
-    failed = [code for code in codes if code]
+    # One that was still starting when it was asked ends by the signal itself, and that is fine.
+    failed = [code for code in (*first, *codes) if code not in (0, -signal.SIGTERM)]
     if failed and not stopping.is_set():
         logger.error("a worker ended with exit code {}, and so do the others", failed[0])
-    return max((abs(code) for code in failed), default=0)
+    return abs(failed[0]) if failed else 0
 
 
 def run_reloading(arguments: Sequence[str], folder: Path) -> int:

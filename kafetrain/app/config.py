@@ -99,11 +99,8 @@ class _Layers:
                 self.options.update(_mapping(value, origin(name)))
             else:
                 self.values[target] = value
-            said = (
-                f"{origin(name)} ({name})"
-                if name != target and not origin(name).endswith(name.upper())
-                else origin(name)
-            )
+            is_named = name == target or name.upper() in origin(name)
+            said = origin(name) if is_named else f"{origin(name)} ({name})"
             earlier = self.origins.get(target, "")
             self.origins[target] = f"{earlier}, {said}" if target == "client_options" and earlier else said
 

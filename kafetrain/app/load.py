@@ -1,4 +1,4 @@
-"""An app by its name: `module:attribute`, as on the command line."""
+"""An app, or a registry of managed consumers, by its name: `module:attribute`, as on the command line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from kafetrain.app.app import App
 from kafetrain.errors import ConfigurationError, KafetrainError
+from kafetrain.managed import Registry
 from kafetrain.settings_checks import nearest
 
 __all__ = ["load_app"]
 
 
-def load_app(name: str) -> App:
-    """Import the module, the working directory before all other places. `ConfigurationError` where there is no app.
+def load_app(name: str) -> App | Registry:
+    """Import the module, the working directory before all other places. `ConfigurationError` where there is none.
 
     What the module itself raises while it is imported is named, with the line that it came from.
     """
@@ -39,8 +40,8 @@ def load_app(name: str) -> App:
         if not hasattr(found, part):
             raise ConfigurationError(f"{module_name} has no {attribute}{nearest(part, vars(module))}")
         found = getattr(found, part)
-    if not isinstance(found, App):
-        raise ConfigurationError(f"{name} is a {type(found).__name__}, and no App")
+    if not isinstance(found, App | Registry):
+        raise ConfigurationError(f"{name} is a {type(found).__name__}, and neither an App nor a Registry")
     return found
 
 

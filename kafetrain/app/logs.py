@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 if TYPE_CHECKING:
-    from loguru import Message
+    from loguru import Message, Record
 
 __all__ = ["LEVELS", "show_logs"]
 
@@ -23,11 +23,16 @@ def show_logs(level: str, *, as_json: bool) -> None:
     if as_json:
         logger.configure(handlers=[{"sink": _write_json, "level": name}])
     else:
-        layout = "{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <8} {message} {extra}"
-        logger.configure(handlers=[{"sink": sys.stderr, "level": name, "format": layout, "diagnose": False}])
+        # Not diagnose: it would show the values of variables, payloads among them.
+        logger.configure(handlers=[{"sink": sys.stderr, "level": name, "format": _line, "diagnose": False}])
     logger.enable("kafetrain")
     # The client says the same again in its own words, and more of it: only what is serious.
     logging.basicConfig(handlers=[_Forwarding()], level=max(logging.WARNING, logger.level(name).no), force=True)
+
+
+def _line(event: Record) -> str:
+    fields = " {extra}" if event["extra"] else ""
+    return f"{{time:YYYY-MM-DD HH:mm:ss.SSS}} {{level: <8}} {{message}}{fields}\n{{exception}}"
 
 
 def _write_json(message: Message) -> None:

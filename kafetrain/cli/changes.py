@@ -21,9 +21,9 @@ ReasonText = Annotated[str | None, typer.Option("--reason-text", help="Why, for 
 
 
 def connect(settings: Settings) -> Client:
-    from kafetrain.client.kafka_python import KafkaPythonClient
+    from kafetrain.client.choose import client_for
 
-    return KafkaPythonClient(settings)
+    return client_for(settings)
 
 
 def confirm(plan: str, yes: bool) -> None:

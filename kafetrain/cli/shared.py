@@ -51,9 +51,9 @@ def settings_for(
 
 
 def connect_admin(settings: Settings) -> AdminPort:
-    from kafetrain.client.kafka_python import KafkaPythonClient
+    from kafetrain.client.choose import client_for
 
-    return KafkaPythonClient(settings).admin()
+    return client_for(settings).admin()
 
 
 @contextmanager

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from pydantic import SecretStr
 
+from kafetrain.client.connection import (
+    BOOTSTRAP_TIMEOUT_MS,
+    MAX_BLOCK_MS,
+    MAX_POLL_INTERVAL_MS,
+    MAX_REQUEST_BYTES,
+    REQUEST_TIMEOUT_MS,
+    SESSION_TIMEOUT_MS,
+    TRANSACTION_TIMEOUT_MS,
+    ConnectionSettings,
+)
 from kafetrain.client.kafka_python_admin import KafkaPythonAdmin
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
@@ -17,38 +26,11 @@ from kafetrain.client.kafka_python_workarounds import net_client_factory
 from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort, TransactionalProducerPort
 
 __all__ = [
-    "BOOTSTRAP_TIMEOUT_MS",
-    "DELIVERY_TIMEOUT_MS",
-    "MAX_POLL_INTERVAL_MS",
-    "MAX_REQUEST_BYTES",
     "OWNED_OPTIONS",
-    "REQUEST_TIMEOUT_MS",
-    "SESSION_TIMEOUT_MS",
-    "TRANSACTION_TIMEOUT_MS",
     "ConnectionSettings",
     "KafkaPythonClient",
     "known_options",
 ]
-
-SESSION_TIMEOUT_MS = 45_000
-"""After this time without a heartbeat a member's partitions go to others."""
-
-MAX_POLL_INTERVAL_MS = 300_000
-"""After this time without a poll as well."""
-
-DELIVERY_TIMEOUT_MS = SESSION_TIMEOUT_MS * 8 // 10
-"""Within this time a write is durable or has failed: before the partition that it belongs to can have a new owner."""
-
-REQUEST_TIMEOUT_MS = DELIVERY_TIMEOUT_MS // 2
-"""Of producers and admin clients. Half, so that a write is tried a second time when a broker has gone silent."""
-
-TRANSACTION_TIMEOUT_MS = 10_000
-"""After this time the brokers abort a transaction whose producer is gone; readers wait for that."""
-
-BOOTSTRAP_TIMEOUT_MS = 10_000
-MAX_BLOCK_MS = 10_000
-MAX_REQUEST_BYTES = 64 * 1024 * 1024
-"""Far above any topic's limit, which is the one that counts: the client would compare before it compresses."""
 
 OWNED_OPTIONS = frozenset(
     {
@@ -84,29 +66,6 @@ _PRODUCER_DEFAULTS = {
 }
 
 _SECRETS = ("sasl_plain_password", "ssl_password")
-
-
-class ConnectionSettings(Protocol):
-    """What is read of the settings."""
-
-    @property
-    def bootstrap_servers(self) -> Sequence[str]: ...
-    @property
-    def client_options(self) -> Mapping[str, Any]: ...
-    @property
-    def security_protocol(self) -> str | None: ...
-    @property
-    def sasl_mechanism(self) -> str | None: ...
-    @property
-    def sasl_username(self) -> str | None: ...
-    @property
-    def sasl_password(self) -> SecretStr | None: ...
-    @property
-    def ssl_cafile(self) -> str | None: ...
-    @property
-    def ssl_certfile(self) -> str | None: ...
-    @property
-    def ssl_keyfile(self) -> str | None: ...
 
 
 def known_options() -> dict[str, frozenset[str]]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from kafka import TopicPartition as KafkaTopicPartition
+from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.structs import OffsetAndMetadata
@@ -78,6 +79,9 @@ class KafkaPythonConsumer:
             if self._closing.is_set() or not self._join.settle(_ms_until(deadline)):
                 return {}
             batches = self._consumer.poll(timeout_ms=_ms_until(deadline), max_records=max_records)
+            if hidden := self._consumer._cluster.unauthorized_topics:
+                # The library raises this where nobody hears it, and then polls for nothing, for ever.
+                raise kafka_errors.TopicAuthorizationFailedError(", ".join(sorted(hidden)))
         except Exception as error:
             if self._closing.is_set():
                 return {}

@@ -43,7 +43,7 @@ def client_error(error: BaseException, doing: str) -> ClientError:
     """The port's error for one of kafka-python's; `doing` says what was tried, as in "committing for group g"."""
     if isinstance(error, ClientError):
         return error
-    text = f"{doing}: {_text(error)}"
+    text = f"{doing}: {_text(error)}{_missing_right(error, doing)}"
     if isinstance(error, _NOT_OWNER):
         return NotOwnerError(text)
     if isinstance(error, _TOO_LARGE):
@@ -57,6 +57,30 @@ def client_error(error: BaseException, doing: str) -> ClientError:
         # Perhaps damaged on its way only, so that another fetch gets it whole.
         return ClientError(f"{text}. The position has not moved", retriable=True)
     return ClientError(text, retriable=is_retriable(error))
+
+
+# By the first word of what was tried.
+_RIGHTS = {
+    "committing": "Read",
+    "creating": "Create",
+    "deleting": "Delete",
+    "describing": "Describe",
+    "growing": "Alter",
+    "listing": "Describe",
+    "polling": "Read",
+    "sending": "Write",
+}
+
+
+def _missing_right(error: BaseException, doing: str) -> str:
+    # A broker says what it was about, and not which right was missing.
+    right = _RIGHTS.get(doing.split(" ", 1)[0])
+    if right is None or not isinstance(error, kafka_errors.AuthorizationError):
+        return ""
+    if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
+        right = "Read"
+    included = " (Read or Write would include it)" if right == "Describe" else ""
+    return f". This user lacks {right} there{included}"
 
 
 def _text(error: BaseException) -> str:

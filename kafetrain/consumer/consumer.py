@@ -213,9 +213,9 @@ class KafkaConsumer:
             tracker = self._tracker()
             if tracker is not None:
                 return tracker.client
-            from kafetrain.client.kafka_python import KafkaPythonClient
+            from kafetrain.client.choose import client_for
 
-            self._client = KafkaPythonClient(self._settings)
+            self._client = client_for(self._settings)
         return self._client
 
 

@@ -299,9 +299,9 @@ class DeadLetters:
 
 
 def _default_client(settings: Settings) -> Client:
-    from kafetrain.client.kafka_python import KafkaPythonClient
+    from kafetrain.client.choose import client_for
 
-    return KafkaPythonClient(settings)
+    return client_for(settings)
 
 
 def _bytes(key: bytes | str) -> bytes:

@@ -194,7 +194,12 @@ class ManagedProducer:
         return partition, publisher.send(OutgoingRecord(one.topic, partition, one.key, one.value, one.headers))
 
     def _connected(self) -> Publisher:
-        with self._building:
+        if self._publisher is not None:
+            return self._publisher
+        # Bounded: while no broker answers, each of those who wait here would try for `max_block`, one after the other.
+        if not self._building.acquire(timeout=self.config.delivery_timeout.total_seconds()):
+            raise ClientError("no broker has answered within the delivery timeout", retriable=True)
+        try:
             if self._publisher is None:
                 if self._closed:
                     raise ClientError(f"producer {self.config.name!r} is closed")
@@ -204,6 +209,8 @@ class ManagedProducer:
                     max_block_ms=round(self.config.max_block.total_seconds() * 1000),
                 )
             return self._publisher
+        finally:
+            self._building.release()
 
     def _start_threads(self) -> None:
         if not self._threads:

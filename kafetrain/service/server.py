@@ -39,6 +39,7 @@ def serve(settings: ServiceSettings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=int(settings.shutdown_timeout.total_seconds()) or 1,
         backlog=2048,
     )

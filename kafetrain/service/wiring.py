@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from kafetrain.service.adapters.telemetry import ServiceTelemetry
 from kafetrain.service.adapters.web.app import create_app
@@ -15,7 +15,7 @@ from kafetrain.service.settings import ServiceSettings
 __all__ = ["wire"]
 
 
-def wire(settings: ServiceSettings) -> FastAPI:
+def wire(settings: ServiceSettings) -> ASGIApp:
     """The application, not started. Raises `ConfigurationError`."""
     store, destinations = make_store(settings), make_destinations(settings)
     telemetry = ServiceTelemetry(destinations)

@@ -290,9 +290,9 @@ class ErrorTracker:
     def client(self) -> Client:
         """Builds the clients, from the settings."""
         if self._client is None:
-            from kafetrain.client.kafka_python import KafkaPythonClient
+            from kafetrain.client.choose import client_for
 
-            self._client = KafkaPythonClient(self.settings)
+            self._client = client_for(self.settings)
         return self._client
 
     @property

@@ -1,4 +1,7 @@
-"""One cluster fixture, three backends: the simulated cluster, librdkafka's mock in this process, and Apache Kafka."""
+"""One cluster fixture, four backends.
+
+The simulated cluster, librdkafka's mock in this process, and Apache Kafka: there with kafka-python and confluent-kafka.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import MemberToRemove
 
+from kafetrain.client import confluent_consumer, kafka_python_consumer
+from kafetrain.client.confluent import ConfluentClient
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, OutgoingRecord, ProducerPort
 from kafetrain.record import Record, TopicPartition
@@ -25,6 +30,7 @@ from kafetrain.testing import Broker, EmbeddedBroker, NoBrokerError, kafka_broke
 from kafetrain.testing.apache_kafka import ApacheKafkaBroker
 from kafetrain.testing.embedded_client import EmbeddedClient
 from kafetrain.testing.simulated import SimulatedCluster
+from tests.clients import named_for
 from tests.waiting import wait_for
 
 PARTITIONS = 4
@@ -99,22 +105,42 @@ class Owner:
         self.poll_until(f"{partitions} partitions assigned", lambda: len(self.owned) == partitions)
 
 
+CONFLUENT_ARGUMENTS = {"bootstrap_timeout_ms": "bootstrap_timeout_s", "max_block_ms": "max_block_s"}
+"""What are options of kafka-python, and arguments of our client where librdkafka has none."""
+
+
+def client_of(library: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> Client:
+    """A client by settings, and by options that go by kafka-python's names."""
+    if library != "confluent":
+        return KafkaPythonClient(Settings(**settings, client_options=dict(options)))
+    arguments = {CONFLUENT_ARGUMENTS[name]: options[name] / 1000 for name in CONFLUENT_ARGUMENTS if name in options}
+    theirs = {name: value for name, value in options.items() if name not in CONFLUENT_ARGUMENTS}
+    made = Settings(**settings, client="confluent", client_options=named_for(library, theirs))
+    return ConfluentClient(made, **arguments)
+
+
 class Cluster:
     """A broker, clients for it that are closed afterwards, and what a test needs to arrange."""
 
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
+    bounds: ModuleType = kafka_python_consumer
+    """Where the consumers' time limits are."""
+
+    def __init__(self, broker: Broker, library: str = "kafka-python") -> None:
+        self.broker, self.library = broker, library
+        if library == "confluent":
+            self.bounds = confluent_consumer
         self.servers = broker.bootstrap_servers.split(",")
         self._undo: list[Callable[[], None]] = []
         self._admin: AdminPort | None = None
         self._producer: ProducerPort | None = None
 
     def client(self, **options: Any) -> Client:
-        """With these `client_options`."""
-        settings = Settings(
-            bootstrap_servers=self.servers, group_id="g", client_options={**self.broker.client_options, **options}
-        )
-        return KafkaPythonClient(settings) if self.broker.is_real else EmbeddedClient(settings)
+        """With these `client_options`, by kafka-python's names."""
+        options = {**self.broker.client_options, **options}
+        settings: dict[str, Any] = {"bootstrap_servers": self.servers, "group_id": "g"}
+        if self.broker.is_real:
+            return client_of(self.library, settings, options)
+        return EmbeddedClient(Settings(**settings, client_options=options))
 
     def delete_topic(self, topic: str) -> None:
         self.broker.delete_topic(topic)
@@ -225,7 +251,7 @@ class _Transactional:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"kafka_cluster", "real_broker"} & set(getattr(item, "fixturenames", ())):
+        if {"either_cluster", "kafka_cluster", "real_broker"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 
 
@@ -262,10 +288,10 @@ def real_broker() -> Iterator[Broker]:
         pytest.skip(str(error))
 
 
-def _use(broker: Broker) -> Iterator[Cluster]:
+def _use(broker: Broker, library: str = "kafka-python") -> Iterator[Cluster]:
     """A cluster whose clients leave no thread behind."""
     before = set(threading.enumerate())
-    cluster = Cluster(broker)
+    cluster = Cluster(broker, library)
     try:
         yield cluster
     finally:
@@ -273,7 +299,10 @@ def _use(broker: Broker) -> Iterator[Cluster]:
     wait_for("the clients' threads have ended", lambda: set(threading.enumerate()) <= before, timeout=10)
 
 
-@pytest.fixture(params=["simulated", "embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+LIBRARIES = [pytest.param(name, marks=pytest.mark.kafka) for name in ("kafka-python", "confluent")]
+
+
+@pytest.fixture(params=["simulated", "embedded", *LIBRARIES])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     for need in request.node.iter_markers("needs"):
         if reason := GAPS.get(request.param, {}).get(need.args[0]):
@@ -284,7 +313,13 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         simulated.close()
         return
     broker = request.getfixturevalue("embedded_broker" if request.param == "embedded" else "real_broker")
-    yield from _use(broker)
+    yield from _use(broker, request.param)
+
+
+@pytest.fixture(params=LIBRARIES)
+def either_cluster(request: pytest.FixtureRequest, real_broker: Broker) -> Iterator[Cluster]:
+    """Apache Kafka, with the one client and with the other."""
+    yield from _use(real_broker, request.param)
 
 
 @pytest.fixture

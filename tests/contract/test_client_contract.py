@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from kafetrain.client import kafka_python_consumer
-from kafetrain.client.kafka_python import OWNED_OPTIONS, KafkaPythonClient, known_options
+from kafetrain.client.kafka_python import OWNED_OPTIONS, known_options
 from kafetrain.client.ports import (
     ClientError,
     Committed,
@@ -25,8 +24,7 @@ from kafetrain.client.ports import (
     TopicSpec,
 )
 from kafetrain.record import Record, TopicPartition
-from kafetrain.settings import Settings
-from tests.contract.conftest import A_MOMENT, PARTITIONS, Cluster, Owner, frozen
+from tests.contract.conftest import A_MOMENT, PARTITIONS, Cluster, Owner, client_of, frozen
 from tests.waiting import wait_for
 
 MARGIN_S = 0.25  # what a busy machine may add to a deadline
@@ -212,9 +210,9 @@ def test_records_of_a_partition_are_appended_in_the_order_of_the_calls(cluster: 
 
 @pytest.mark.needs("configs")
 def test_a_record_that_is_too_large_fails_alone(cluster: Cluster) -> None:
-    small, other = cluster.topic({"max.message.bytes": "2000"}), cluster.topic()
+    small, other = cluster.topic({"max.message.bytes": "20000"}), cluster.topic()
     before = cluster.producer.send(OutgoingRecord(small, 0, b"k", b"fits"))
-    large = cluster.producer.send(OutgoingRecord(small, 0, b"k", os.urandom(5_000)))
+    large = cluster.producer.send(OutgoingRecord(small, 0, b"k", os.urandom(50_000)))
     behind = [cluster.producer.send(OutgoingRecord(topic, 0, b"k", b"fits")) for topic in (small, other, small)]
     assert isinstance(large.exception(10), RecordTooLargeForClientError)
     assert before.result(10) == 0
@@ -610,7 +608,7 @@ def test_closing_asks_for_what_is_completed_and_leaves_the_group_at_once(cluster
 @pytest.mark.needs("rebalances")
 def test_closing_waits_for_work_in_flight_within_a_bound(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the owner's thread, which can then not finish the work."""
-    monkeypatch.setattr(kafka_python_consumer, "CLOSE_TIMEOUT_MS", 200)
+    monkeypatch.setattr(cluster.bounds, "CLOSE_TIMEOUT_MS", 200)
     topic = cluster.topic()
     owner = cluster.member(topic)
     owner.join()
@@ -670,20 +668,20 @@ def test_another_thread_may_close_a_consumer_that_polls(cluster: Cluster) -> Non
 
 
 def test_while_a_broker_is_silent_polls_return_and_commits_fail(
-    kafka_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    either_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And afterwards all goes on by itself."""
-    monkeypatch.setattr(kafka_python_consumer, "COMMIT_TIMEOUT_MS", 200)
-    topic = kafka_cluster.topic()
+    monkeypatch.setattr(either_cluster.bounds, "COMMIT_TIMEOUT_MS", 200)
+    topic = either_cluster.topic()
     place = TopicPartition(topic, 0)
-    owner, reader = kafka_cluster.member(topic), kafka_cluster.reader()
+    owner, reader = either_cluster.member(topic), either_cluster.reader()
     owner.join()
     owner.consumer.resume(owner.owned)
     reader.assign({place: None})
-    kafka_cluster.write(topic, 1)
+    either_cluster.write(topic, 1)
     assert len(read(reader, {place: 1})) == 1
     owner.poll_until("the first record", lambda: owner.delivered)
-    with frozen(kafka_cluster.broker):
+    with frozen(either_cluster.broker):
         for poll in (owner.poll, reader.poll):
             for _ in range(5):
                 began = time.monotonic()
@@ -692,14 +690,14 @@ def test_while_a_broker_is_silent_polls_return_and_commits_fail(
         with pytest.raises(ClientError) as caught:
             owner.consumer.commit({place: Committed(1)})
         assert caught.value.retriable
-    kafka_cluster.write(topic, 1)
+    either_cluster.write(topic, 1)
     assert [record.offset for record in read(reader, {place: 2})] == [1]
     owner.poll_until("the second record", lambda: len(owner.delivered) == 2)
     owner.consumer.commit({place: Committed(2)})
 
 
-def test_clients_go_on_when_a_broker_comes_back(kafka_cluster: Cluster) -> None:
-    cluster = kafka_cluster
+def test_clients_go_on_when_a_broker_comes_back(either_cluster: Cluster) -> None:
+    cluster = either_cluster
     if not cluster.broker.can_restart:
         pytest.skip(f"a broker of kind {cluster.broker.kind!r} cannot be restarted")
     topic = cluster.topic()
@@ -738,21 +736,23 @@ def commits(owner: Owner, next_offsets: Mapping[TopicPartition, Committed]) -> b
 # Building
 
 
+LOGIN = {
+    "group_id": "g",
+    "security_protocol": "SASL_PLAINTEXT",
+    "sasl_mechanism": "PLAIN",
+    "sasl_username": "user",
+    "sasl_password": "hunter2",
+}
+
+
+@pytest.mark.parametrize("library", ["kafka-python", "confluent"])
 @pytest.mark.parametrize("role", ["admin", "producer", "reader", "group_consumer"])
-def test_a_broker_that_does_not_answer_is_named_and_nothing_is_left_behind(role: str) -> None:
+def test_a_broker_that_does_not_answer_is_named_and_nothing_is_left_behind(role: str, library: str) -> None:
     before = threading.active_count()
-    settings = Settings(
-        bootstrap_servers="127.0.0.1:1,127.0.0.1:2",
-        group_id="g",
-        security_protocol="SASL_PLAINTEXT",
-        sasl_mechanism="PLAIN",
-        sasl_username="user",
-        sasl_password="hunter2",
-        client_options={"bootstrap_timeout_ms": 200},
-    )
-    client = KafkaPythonClient(settings)
+    settings = {**LOGIN, "bootstrap_servers": "127.0.0.1:1,127.0.0.1:2"}
+    client = client_of(library, settings, {"bootstrap_timeout_ms": 200})
     arguments: dict[str, Any] = {"group": "g", "auto_offset_reset": "earliest"} if role == "group_consumer" else {}
-    with pytest.raises(ClientError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2.*REFUSED") as caught:
+    with pytest.raises(ClientError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2.*(REFUSED|refused)") as caught:
         getattr(client, role)(**arguments)
     assert caught.value.retriable
     assert "hunter2" not in repr(caught.value)
@@ -760,18 +760,12 @@ def test_a_broker_that_does_not_answer_is_named_and_nothing_is_left_behind(role:
 
 
 @pytest.mark.parametrize("role", ["admin", "producer", "reader"])
-def test_a_refused_login_is_told_at_once_and_is_not_retriable(kafka_cluster: Cluster, role: str) -> None:
-    settings = Settings(
-        bootstrap_servers=kafka_cluster.servers,
-        group_id="g",
-        security_protocol="SASL_PLAINTEXT",  # which this listener does not speak
-        sasl_mechanism="PLAIN",
-        sasl_username="user",
-        sasl_password="hunter2",
-    )
+def test_a_refused_login_is_told_at_once_and_is_not_retriable(either_cluster: Cluster, role: str) -> None:
+    # Which this listener does not speak.
+    client = client_of(either_cluster.library, {**LOGIN, "bootstrap_servers": either_cluster.servers}, {})
     began = time.monotonic()
     with pytest.raises(ClientError, match=r"refused.*sasl_") as caught:
-        getattr(KafkaPythonClient(settings), role)()
+        getattr(client, role)()
     assert time.monotonic() - began < 5
     assert not caught.value.retriable
     assert "hunter2" not in str(caught.value)

@@ -328,3 +328,19 @@ async def test_redis_that_has_forgotten_the_scripts_is_given_them_again(redis_se
         client.script_flush()
     assert await store.add([a_task("two", now=store.now())]) == [Added.CREATED]
     await store.close()
+
+
+async def test_the_master_that_a_sentinel_names(redis_server: RedisServer, tmp_path: Path) -> None:
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor tasks 127.0.0.1 {redis_server.port} 1\n")
+    sentinel = RedisServer(tmp_path, durable=False, config=config)
+    sentinel.start()
+    try:
+        store = RedisStore(RedisAddress((sentinel.address,), sentinel_master="tasks"))
+        await store.open()
+        assert await store.add([a_task("through a sentinel", now=store.now())]) == [Added.CREATED]
+        await store.close()
+    finally:
+        sentinel.stop()
+    with redis_server.client() as client:
+        assert client.exists("{kafetrain:tasks}:task:through a sentinel")

@@ -22,6 +22,7 @@ from kafetrain import ConstantBackoff, Settings
 from kafetrain.record import MessageId
 from kafetrain.testing import Broker
 from kafetrain.topics import AuxiliaryTopics
+from tests.clients import library_under_test, named_for
 from tests.integration.journal import Place, Written
 from tests.waiting import wait_for
 
@@ -217,7 +218,13 @@ def own_threads() -> list[str]:
 
 
 @pytest.fixture
-def make_settings(kafetrain_broker: Broker) -> MakeSettings:
+def library() -> str:
+    """The Kafka library of the clients under test. A module with a fixture of this name chooses another one."""
+    return library_under_test()
+
+
+@pytest.fixture
+def make_settings(kafetrain_broker: Broker, library: str) -> MakeSettings:
     """Settings for a group of its own, with short waits, so that what should take seconds takes few."""
 
     def make(**changes: Any) -> Settings:
@@ -226,7 +233,8 @@ def make_settings(kafetrain_broker: Broker) -> MakeSettings:
             "bootstrap_servers": kafetrain_broker.bootstrap_servers,
             "group_id": f"group-{uuid.uuid4().hex[:8]}",
             "backoff": ConstantBackoff(timedelta(milliseconds=20)),
-            "client_options": options,
+            "client": library,
+            "client_options": named_for(library, options),
         }
         return Settings(**{**defaults, **changes})
 

@@ -305,6 +305,18 @@ def test_workers_share_the_partitions_and_stop_together(cluster: Cluster, folder
     assert members(cluster, group) == 0
 
 
+def test_workers_whose_parent_was_killed_end_as_if_they_were_asked(cluster: Cluster, folder: Path) -> None:
+    (topic,), group = section(folder)["topics"], section(folder)["group"]
+    cluster.write(topic, b"a", b"x")
+    with running(folder, "--workers", "2") as process:
+        read_until(process.stdout, "ended 0")
+        process.kill()
+        assert process.stdout is not None
+        assert process.stdout.read().splitlines().count("stopped") == 2  # its end: the last of them has closed it
+    assert members(cluster, group) == 0
+    assert cluster.committed(group, topic)[0][0] == 1
+
+
 def members(cluster: Cluster, group: str) -> int:
     try:
         return len(cluster._admin.describe_groups([group])[group]["members"])

@@ -5,6 +5,7 @@ What other modules hold of the retries holds here too: their tests run once more
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from datetime import timedelta
@@ -15,8 +16,9 @@ import pytest
 from kafetrain import KafkaConsumer, Record, RetriableError, is_retry_message
 from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.errors import RecordTooLargeError
-from tests.integration import test_controls, test_dead_letters, test_retries
-from tests.integration.journal import Journal
+from tests.clients import library_under_test
+from tests.integration import test_controls, test_retries
+from tests.integration.journal import Journal, Written
 from tests.integration.test_retries import Failing
 from tests.integration.twice import committed_records, nothing_twice
 from tests.waiting import wait_for
@@ -32,6 +34,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("transactional")]
 @pytest.fixture
 def transactional(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all settings that are made."""
+    if library_under_test() != "kafka-python":
+        pytest.skip("only kafka-python has transactions here")
     monkeypatch.setenv("KAFETRAIN_DELIVERY", "transactional")
 
 
@@ -50,30 +54,34 @@ test_skip = test_controls.test_a_head_that_is_skipped_is_a_dead_letter_and_the_n
 test_append = test_controls.test_a_dead_letter_of_a_key_that_is_not_dead_is_put_into_retry_once
 
 
+@pytest.mark.parametrize(
+    ("free", "states"),
+    [(False, {0: "exhausted", 1: "parked", 2: "parked"}), (True, {0: "exhausted"})],
+    ids=["dead keys stand still", "dead keys are freed"],
+)
 def test_dead_keys_park_what_follows_and_freed_ones_do_not(
-    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, free: bool, states: dict[int, str]
 ) -> None:
-    for free, states in ((False, {0: "exhausted", 1: "parked", 2: "parked"}), (True, {0: "exhausted"})):
-        topic, journal = kafetrain_topic(prefix="orders"), Journal()
-        settings = make_settings(max_retries=1, free_on_dlq=free)
-        written = cluster.write(topic, b"a", b"m1 fails 9", b"m2", b"m3")
-        written += cluster.write(topic, b"b", b"other fails 1")
-        with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
-            wait_for(
-                "all have ended",
-                lambda n=len(states): len(cluster.read(f"dlq-{topic}")) == n and len(journal.places("ended")) == 4 - n,  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                check=consumer.check,
-            )
-            wait_for(
-                "all is free but what is dead",
-                lambda: all(lock.state == "dead" and not lock.pending for lock in consumer.tracker.locks(topic)),  # noqa: B023 - called before the next turn
-            )
-        dead = cluster.dead_places(f"dlq-{topic}")
-        assert {offset: state for (_, offset), state in dead.items()} == states
-        journal.no_loss(written, dead)
-        journal.key_order(written, dead)
-        journal.honest_attempts()
-        nothing_twice(cluster.broker, topic)
+    topic, settings, journal = (
+        kafetrain_topic(prefix="orders"),
+        make_settings(max_retries=1, free_on_dlq=free),
+        Journal(),
+    )
+    written = cluster.write(topic, b"a", b"m1 fails 9", b"m2", b"m3")
+    written += cluster.write(topic, b"b", b"other fails 1")
+    with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
+        wait_for("some are dead", lambda: len(cluster.read(f"dlq-{topic}")) == len(states), check=consumer.check)
+        wait_for("others succeed", lambda: len(journal.places("ended")) == 4 - len(states), check=consumer.check)
+        wait_for(
+            "nothing is pending",
+            lambda: all(lock.state == "dead" and not lock.pending for lock in consumer.tracker.locks(topic)),
+        )
+    dead = cluster.dead_places(f"dlq-{topic}")
+    assert {offset: state for (_, offset), state in dead.items()} == states
+    journal.no_loss(written, dead)
+    journal.key_order(written, dead)
+    journal.honest_attempts()
+    nothing_twice(cluster.broker, topic)
 
 
 def test_a_dead_letter_without_a_lock_is_not_written_twice_when_its_record_comes_again(
@@ -129,12 +137,9 @@ def test_two_instances_hand_partitions_over_and_nothing_is_twice(
     settings = make_settings(concurrency=2, client_options={"heartbeat_interval_ms": 100})
     failing = Failing()
 
-    def write(at: int) -> list[object]:
-        return list(
-            cluster.write_all(
-                topic, [(n % 4, b"key-%d" % (n % 20), b"m fails %d" % (n % 3)) for n in range(at, at + 60)]
-            )
-        )
+    def write(at: int) -> list[Written]:
+        records = [(n % 4, b"key-%d" % (n % 20), b"m fails %d" % (n % 3)) for n in range(at, at + 60)]
+        return cluster.write_all(topic, records)
 
     written = write(0)
     first = KafkaConsumer.resilient(settings, topic, journal.recording(failing, "first"))
@@ -153,8 +158,8 @@ def test_two_instances_hand_partitions_over_and_nothing_is_twice(
         written += write(180)
         wait_for("all have ended", lambda: len(set(journal.places("ended"))) == 240, check=first.check)
         wait_for("all is free", lambda: not first.tracker.locks(topic))
-    journal.no_loss(written)  # type: ignore[arg-type]  # of a list that write() has made
-    journal.key_order(written)  # type: ignore[arg-type]  # of a list that write() has made
+    journal.no_loss(written)
+    journal.key_order(written)
     journal.once()
     cluster.check_at_rest(settings, topic)
     nothing_twice(cluster.broker, topic)
@@ -196,8 +201,6 @@ def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice(
 def test_a_record_that_is_too_large_stops_the_consumer_and_the_others_with_it_are_written(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
-    import os
-
     topic, settings = kafetrain_topic(prefix="orders"), make_settings()
     consumer = KafkaConsumer.resilient(settings, topic, Failing())
     consumer.start()

@@ -43,5 +43,5 @@ def nothing_twice(broker: Broker, topic: str) -> None:
         entry = None if record.value is None else json.loads(record.value)
         entries[record.key, entry and (entry["state"], entry["attempt"])] += 1
     for what, counted in (("retry records", retries), ("dead letters", letters), ("entries", entries)):
-        twice = {key: count for key, count in counted.items() if count > 1}  # type: ignore[attr-defined]  # of Counters
+        twice = {key: count for key, count in counted.items() if count > 1}
         assert not twice, f"{what} of {topic} that are there more than once: {twice}"

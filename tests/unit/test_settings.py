@@ -327,9 +327,6 @@ class TestValues:
     def test_a_wrong_backoff_says_which_part(self) -> None:
         assert "multiplier must be at least 1, not 0.5" in error_of(backoff={"multiplier": 0.5})
 
-    def test_what_this_version_does_not_have_is_said_honestly(self) -> None:
-        assert "it is not available in this version; it may be " in error_of(client="confluent")
-
 
 class TestTransactions:
     def test_a_restore_outlasts_the_open_transaction_of_an_instance_that_died(self) -> None:
@@ -340,6 +337,9 @@ class TestTransactions:
         assert "at least 35s" in error_of(**longer)
         assert settings(**longer, state_restore_timeout="1m").delivery == "transactional"
         assert settings(state_restore_timeout="1s").delivery == "at-least-once"
+
+    def test_they_need_a_client_that_has_them(self) -> None:
+        assert '"transactional" needs client="kafka-python"' in error_of(delivery="transactional", client="confluent")
 
     @pytest.mark.parametrize("value", [0, "10s", True])
     def test_their_timeout_is_a_number_of_milliseconds(self, value: object) -> None:

@@ -8,6 +8,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ READ_AT_MOST = 64 * 1024
 """Of an answer, so that its connection can be used again; a longer one is cut off."""
 
 LONGEST_URL = 2048
+KEPT_URLS = 1024
 
 
 class HttpDestination:
@@ -38,6 +40,8 @@ class HttpDestination:
         self._secrets = {client: secret.get_secret_value() for client, secret in settings.signing_secrets.items()}
         self._rules = HostRules(settings.allowed_http_hosts, allow_loopback=settings.allows_loopback)
         self._session: aiohttp.ClientSession | None = None
+        # The same few URLs come all the time. What raises is not kept.
+        self._check_url = lru_cache(KEPT_URLS)(self._check_url_anew)
 
     def address(self, given: Mapping[str, Any]) -> Address:
         url = given.get("url")
@@ -45,6 +49,10 @@ class HttpDestination:
             raise ValueError("url is required")
         if unknown := given.keys() - {"url"}:
             raise ValueError(f"{min(unknown)} means nothing for http")
+        self._check_url(url)
+        return {"url": url}
+
+    def _check_url_anew(self, url: str) -> None:
         if len(url) > LONGEST_URL:
             raise ValueError(f"url is longer than {LONGEST_URL} characters")
         try:
@@ -59,7 +67,6 @@ class HttpDestination:
         if parts.username is not None or parts.password is not None:
             raise ValueError("url must not have a user or a password")
         self._rules.check_host(host)
-        return {"url": url}
 
     def check_message(self, message_data: str) -> None:
         try:
@@ -101,7 +108,7 @@ class HttpDestination:
             headers["X-Signature"] = signature(secret, body, int(time.time()))
         try:
             # What was accepted may be forbidden by now.
-            self._rules.check_host(urlsplit(url).hostname or "")
+            self._check_url(url)
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 if await answer.content.read(READ_AT_MOST) and not answer.content.at_eof():
                     answer.close()
@@ -111,8 +118,6 @@ class HttpDestination:
         except asyncio.TimeoutError:
             raise DeliveryError(f"no answer within {self._timeout_s:g} s", reached=False) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error.__cause__, RefusedError):
-                raise DeliveryError(str(error.__cause__)) from None
             raise DeliveryError(_text_of(error), reached=False) from None
         if 200 <= status < 300:
             return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ class ServiceTelemetry:
             for metric in (self._processed, self._failed, self._duration):
                 metric.labels(kind)
         self._counts: Counts[str] = Counts()
-        self._tracer, self._propagator = _tracing()
+        self._tracer, self._propagator, self._is_traced = _tracing()
 
     def created(self, count: int) -> None:
         self._created.inc(count)
@@ -93,7 +93,7 @@ class ServiceTelemetry:
 
     @contextmanager
     def span(self, name: str, trace: str | None, **attributes: str | int) -> Iterator[str | None]:
-        if self._tracer is None:
+        if self._tracer is None or not self._is_traced():
             yield trace
             return
         context = self._propagator.extract({"traceparent": trace}) if trace else None
@@ -103,10 +103,15 @@ class ServiceTelemetry:
             yield carrier.get("traceparent", trace)
 
 
-def _tracing() -> tuple[Any, Any]:
+def _tracing() -> tuple[Any, Any, Callable[[], bool]]:
+    """A tracer, a propagator, and whether anybody wants spans: an SDK may be set up at any time."""
     try:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
     except ImportError:
-        return None, None
-    return trace.get_tracer("kafetrain.service"), TraceContextTextMapPropagator()
+        return None, None, lambda: False
+
+    def is_traced() -> bool:
+        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+    return trace.get_tracer("kafetrain.service"), TraceContextTextMapPropagator(), is_traced

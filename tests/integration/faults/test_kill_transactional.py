@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def played(
 
 def play(case: Case, broker: Broker, folder: Path) -> None:
     topic = broker.create_unique_topic(2, prefix="orders")
-    options = {"free_on_dlq": case.free_on_dlq, "delivery": "transactional"}
+    options: dict[str, Any] = {"free_on_dlq": case.free_on_dlq, "delivery": "transactional"}
     with contextlib.closing(Scenario(broker, topic, folder, **options)) as scenario:
         scenario.produce(PLANS)
         killed = scenario.start(kill_at=case.point, kill_at_nth=case.nth)

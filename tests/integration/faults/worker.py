@@ -35,11 +35,14 @@ from kafetrain import (
     is_retry_message,
     json_of,
 )
+from kafetrain.client.confluent_consumer import ConfluentConsumer
+from kafetrain.client.confluent_producer import ConfluentProducer
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
 from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
-from kafetrain.client.ports import Committed, OutgoingRecord
+from kafetrain.client.ports import Committed, OutgoingRecord, ProducerPort
 from kafetrain.record import TopicPartition
+from tests.clients import library_under_test, named_for
 
 __all__ = ["HistoryFile", "Job", "Plan", "Point", "run"]
 
@@ -70,6 +73,7 @@ class Job:
     topic: str
     history: str
     """The file that all processes append to."""
+    client: str = field(default_factory=library_under_test)
     client_options: Mapping[str, Any] = field(default_factory=dict)
     assignor: str = ""
     """`crossed`, `cooperative-sticky`, or empty for the client's default."""
@@ -145,20 +149,23 @@ class Sabotage:
     """Stands around the client's `send` and `commit`, and tells the killer which point of the protocol this is."""
 
     def __init__(self, job: Job, killer: Killer) -> None:
+        self._library = job.client
         self._retry_group, self._killer = f"group {job.group}-retry", killer
         self._dead_letters: dict[bytes, str] = {}  # acknowledged; id -> state
         self._retry_records = self._tombstones = 0  # acknowledged
 
     def install(self) -> None:
-        send, commit = KafkaPythonProducer.send, KafkaPythonConsumer.commit
+        producers: type[ProducerPort] = ConfluentProducer if self._library == "confluent" else KafkaPythonProducer
+        consumers: type[Any] = ConfluentConsumer if self._library == "confluent" else KafkaPythonConsumer
+        send, commit = producers.send, consumers.commit
 
-        def watched_send(producer: KafkaPythonProducer, record: OutgoingRecord) -> Future[int]:
+        def watched_send(producer: ProducerPort, record: OutgoingRecord) -> Future[int]:
             self._before(record)
             future = send(producer, record)
             future.add_done_callback(lambda done: self._after(record, done))
             return future
 
-        def watched_commit(consumer: KafkaPythonConsumer, offsets: Mapping[TopicPartition, Committed]) -> None:
+        def watched_commit(consumer: Any, offsets: Mapping[TopicPartition, Committed]) -> None:
             if consumer._name != self._retry_group:
                 if self._retry_records:
                     self._killer.passes(Point.BEFORE_SOURCE_COMMIT)
@@ -167,8 +174,8 @@ class Sabotage:
             commit(consumer, offsets)
 
         self._install_for_transactions()
-        setattr(KafkaPythonProducer, "send", watched_send)  # noqa: B010 - to the type checker it is what it is: sabotage
-        setattr(KafkaPythonConsumer, "commit", watched_commit)  # noqa: B010 - as above
+        setattr(producers, "send", watched_send)  # noqa: B010 - to the type checker it is what it is: sabotage
+        setattr(consumers, "commit", watched_commit)  # noqa: B010 - as above
 
     def _install_for_transactions(self) -> None:
         send, commit, wait = (
@@ -269,7 +276,8 @@ def settings_of(job: Job) -> Settings:
     return Settings(
         bootstrap_servers=job.servers,
         group_id=job.group,
-        client_options=options,
+        client=job.client,
+        client_options=named_for(job.client, options),
         max_retries=job.max_retries,
         backoff=ConstantBackoff(timedelta(milliseconds=job.backoff_ms)),
         free_on_dlq=job.free_on_dlq,

@@ -111,6 +111,10 @@ class SecuredBroker:
         self._admin.create_acls(wanted)
         wait_for(f"{user} has these rights", lambda: len(self._admin.describe_acls(everything)[0]) == len(wanted))
 
+    def grow(self, topic: str, partitions: int) -> None:
+        """As an operator does."""
+        self._admin.create_partitions({topic: partitions})
+
     def as_user(self, name: str, password: str) -> dict[str, Any]:
         """Settings that log in without encryption."""
         return {

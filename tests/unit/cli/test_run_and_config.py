@@ -36,18 +36,28 @@ def refused(result: Any) -> str:
     return str(line)
 
 
+TWICE = """
+from kafetrain.managed import Registry
+jobs = Registry()
+for _ in range(2):
+    jobs.consumer(job_name="a", topic="orders", group_id="g")(print)
+"""
+
+
 @pytest.mark.parametrize(
     ("app", "source", "part"),
     [
         ("shop", "", "'shop' names no app: write module:attribute"),
         ("nowhere:app", "", "there is no module nowhere in "),
         ("shop1:ap", "app = 7", "shop1 has no ap; did you mean app?"),
-        ("shop2:app", "app = 7", "shop2:app is a int, and no App"),
+        ("shop2:app", "app = 7", "shop2:app is a int, and neither an App nor a Registry"),
         ("shop3:app", "import nothing_of_that_name", "shop3 cannot be imported: it needs nothing_of_that_name"),
         ("shop4:app", "1 / 0", "shop4 cannot be imported: ZeroDivisionError in "),
         ("shop5:app", "app = (", "shop5 cannot be imported: SyntaxError in "),
         ("shop6:app", "from kafetrain import App\napp = App()", "group_id is missing"),
         ("shop7:app", "from kafetrain import App\napp = App(group_id='g')", "the app has no handler"),
+        ("shop9:jobs", "from kafetrain.managed import Registry\njobs = Registry()", "no consumer is registered"),
+        ("shop10:jobs", TWICE, "job name 'a' is taken"),
         ("shop8:app", "from kafetrain import App\napp = App.from_file()", "kafetrain.yaml does not exist"),
     ],
 )

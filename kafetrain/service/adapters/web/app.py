@@ -8,16 +8,18 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from loguru import logger
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
 from kafetrain.service.adapters.web.admin import admin_routes
-from kafetrain.service.adapters.web.guard import MAX_HEAD_BYTES, ApiError, Keys
+from kafetrain.service.adapters.web.front import Front, error_response
+from kafetrain.service.adapters.web.guard import ApiError, Keys
 from kafetrain.service.adapters.web.page import page_routes
 from kafetrain.service.adapters.web.schemas import BatchIn, HealthOut, TaskIn
 from kafetrain.service.adapters.web.tasks import json_response, task_routes
@@ -29,7 +31,6 @@ from kafetrain.service.settings import ServiceSettings
 __all__ = ["Exposition", "create_app"]
 
 DESCRIPTION = "Tasks over HTTP, delivered to Kafka or webhooks with backoff."
-MAX_URL_BYTES = 8 * 1024
 
 
 class Exposition(Protocol):
@@ -38,7 +39,7 @@ class Exposition(Protocol):
     def exposition(self, depth: dict[State, int], in_flight: int) -> bytes: ...
 
 
-def create_app(service: RetryService, settings: ServiceSettings, telemetry: Exposition) -> FastAPI:
+def create_app(service: RetryService, settings: ServiceSettings, telemetry: Exposition) -> ASGIApp:
     """`service` starts and stops with the application."""
 
     @asynccontextmanager
@@ -57,14 +58,15 @@ def create_app(service: RetryService, settings: ServiceSettings, telemetry: Expo
         redoc_url=None,
     )
     keys = Keys(settings.submit_keys, settings.admin_keys)
-    app.include_router(task_routes(service.acceptance, keys, settings.max_body_bytes, settings.max_batch_bytes))
+    tasks = task_routes(service.acceptance, keys, settings.max_body_bytes, settings.max_batch_bytes)
+    app.include_router(tasks)
     app.include_router(admin_routes(service, keys))
     app.include_router(page_routes(service, keys))
     _add_health(app, service, telemetry)
     _add_errors(app)
-    app.add_middleware(_Head)
     _describe(app, keys.are_set)
-    return app
+    shortcuts = {route.path: route.endpoint for route in tasks.routes if isinstance(route, APIRoute)}
+    return Front(app, shortcuts)
 
 
 def _add_health(app: FastAPI, service: RetryService, telemetry: Exposition) -> None:
@@ -106,9 +108,7 @@ def _add_health(app: FastAPI, service: RetryService, telemetry: Exposition) -> N
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
-        answer = json_response({"error": error.text}, error.status)
-        answer.headers.update(error.headers)
-        return answer
+        return error_response(error)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -143,24 +143,6 @@ def _methods(app: FastAPI, scope: Scope) -> set[str]:
                 return {method.upper() for method in operations}
             found |= {method.upper() for method in operations}
     return found
-
-
-class _Head:
-    """Refuses a head that is too long, and says to browsers what a page of ours may do."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
-            await json_response({"error": f"URL is longer than {MAX_URL_BYTES} bytes"}, 414)(scope, receive, send)
-        elif sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
-            await json_response({"error": f"headers are longer than {MAX_HEAD_BYTES} bytes"}, 431)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
 
 def _describe(app: FastAPI, has_keys: bool) -> None:

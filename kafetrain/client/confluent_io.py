@@ -1,0 +1,376 @@
+"""The thread that owns a librdkafka consumer: it consumes, carries out what others ask for, and sits in rebalances.
+
+The library calls back in the middle of `poll`, and a partition is gone when that callback returns. So the callback
+stays until the owner's work in flight is over, on this thread and not on the owner's; and since the library lets one
+thread at a time into a consumer, every call of it is made here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
+from confluent_kafka import TopicPartition as LibraryPartition
+from loguru import logger
+
+from kafetrain.client.confluent_errors import AUTH_ERRORS, client_error, error_of
+from kafetrain.client.confluent_inbox import Inbox, items_of
+from kafetrain.client.ports import ClientError, Committed, NotOwnerError, RebalanceEvents
+from kafetrain.record import TopicPartition
+
+__all__ = ["ConsumerThread"]
+
+T = TypeVar("T")
+
+BATCH = 500
+POLL_S = 0.01
+"""How long the library may be waited for: what was asked of this thread waits as long."""
+
+ASK_AGAIN_S = 0.005
+SETTLE_TIMEOUT_S = 1.0
+RETRY_AFTER_S = 0.05
+
+OWNER_IS_GONE_AFTER_S = 1.0
+"""Without a poll of the owner this thread consumes no more, so that `max.poll.interval.ms` counts the owner's polls."""
+
+
+class ConsumerThread:
+    """`events` is told on this thread. `call` and `post` from any thread; `close` too, once."""
+
+    def __init__(
+        self,
+        consumer: Any,
+        name: str,
+        inbox: Inbox,
+        *,
+        begins_at_end: bool = False,
+        is_cooperative: bool = False,
+        max_poll_interval_s: float = float("inf"),
+    ) -> None:
+        self._consumer, self._name, self._inbox = consumer, name, inbox
+        self._begins_at_end, self._is_cooperative = begins_at_end, is_cooperative
+        self._max_poll_interval_s = max_poll_interval_s
+        self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._events: RebalanceEvents | None = None
+        self.closing = threading.Event()
+        self.over = threading.Event()
+        """Nothing more comes: it is being closed, or has failed."""
+        self._close_deadline = float("inf")
+        self._polled_at = time.monotonic()
+        self._polls = 0  # of the owner, begun
+        self._assigns_from_poll = 0
+        self.ours: frozenset[TopicPartition] = frozenset()
+        """May be committed: assigned, or about to go. Replaced as a whole, so that any thread may look."""
+        self._joined_as: str | None = None
+        self._unsettled: set[TopicPartition] = set()  # assigned, at a position that is not known yet
+        self._library_paused: set[TopicPartition] = set()
+        self._settle_at = 0.0
+        self._gets_full_batches = False
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="kafetrain-librdkafka", daemon=True)
+
+    def start(self) -> None:
+        if not self._thread.is_alive() and not self.closing.is_set():
+            self._thread.start()
+
+    def subscribe(self, topics: Collection[str], events: RebalanceEvents) -> None:
+        self._events = events
+        self._consumer.subscribe(sorted(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self.start()
+
+    def post(self, request: Callable[[], object]) -> None:
+        """Carried out soon, in order. Its errors are logged."""
+
+        def carry_out() -> None:
+            try:
+                request()
+            except Exception as error:
+                logger.debug("{}: {}", self._name, client_error(error, "a request to the consumer"))
+
+        self._enqueue(carry_out)
+
+    def call(self, request: Callable[[], T], timeout_s: float, doing: str) -> T:
+        """Its result. `ClientError`, retriable, when there was none in time; it may come about all the same."""
+        if self.over.is_set():
+            raise ClientError(f"{doing}: the consumer is closed, or has failed", retriable=True)
+        future: Future[T] = Future()
+
+        def carry_out() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(request())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._enqueue(carry_out)
+        try:
+            return future.result(timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            raise ClientError(f"{doing}: no answer within {timeout_s:g} s", retriable=True) from None
+        except Exception as error:
+            raise client_error(error, doing) from error
+
+    def polled(self) -> None:
+        """The owner begins to poll."""
+        self._polled_at = time.monotonic()
+        self._polls += 1
+
+    def close(self, work_s: float, leave_s: float) -> None:
+        """Bounded: `work_s` for work in flight, `leave_s` for the library."""
+        self._close_deadline = time.monotonic() + work_s
+        self.closing.set()
+        self._end()
+        if not self._thread.is_alive():
+            self._leave()
+            return
+        self._thread.join(work_s + leave_s)
+        if self._thread.is_alive():
+            logger.warning("closing the consumer of {} takes long, and goes on in the background", self._name)
+
+    def _end(self) -> None:
+        self.over.set()
+        with self._inbox.changed:
+            self._inbox.changed.notify_all()
+
+    def _enqueue(self, request: Callable[[], None]) -> None:
+        self._requests.put(request)
+        with self._inbox.changed:
+            self._inbox.changed.notify_all()
+
+    # On the thread
+
+    def _run(self) -> None:
+        try:
+            while not self.closing.is_set():
+                self._carry_out()
+                self._settle()
+                if self._may_consume():
+                    self._consume()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._end()
+            self._leave()
+
+    def _carry_out(self, wait_s: float = 0.0) -> None:
+        """Everything that was asked for; waits for the first."""
+        try:
+            request = self._requests.get(timeout=wait_s) if wait_s else self._requests.get_nowait()
+            while True:
+                request()
+                request = self._requests.get_nowait()
+        except Empty:
+            pass
+
+    def _may_consume(self) -> bool:
+        changed = self._inbox.changed
+        with changed:
+            if self._is_wanted():
+                return True
+            changed.wait(RETRY_AFTER_S)
+            return self._is_wanted()
+
+    def _is_wanted(self) -> bool:
+        return self._inbox.has_room and time.monotonic() - self._polled_at < OWNER_IS_GONE_AFTER_S
+
+    def _consume(self) -> None:
+        messages: list[Any] = []
+        if not self._gets_full_batches:  # consume() would wait for a full batch
+            first = self._consumer.poll(POLL_S)
+            if first is None:
+                return
+            messages.append(first)
+        messages += self._consumer.consume(BATCH - len(messages), 0)
+        self._gets_full_batches = len(messages) == BATCH
+        if messages and (overfull := self._inbox.put(items_of(messages))):
+            self.pause(overfull)
+
+    def _leave(self) -> None:
+        if self.ours and self._events is not None:
+            self._let_go(self.ours)
+        self._events = None
+        try:
+            self._consumer.close()
+        except Exception as error:
+            logger.warning("closing the consumer of {}: {}", self._name, error)
+
+    # What is asked for
+
+    def pause(self, places: Collection[TopicPartition]) -> None:
+        """Of the library, so that it fetches no more."""
+        self._consumer.pause([LibraryPartition(*place) for place in places])
+        self._library_paused |= set(places)
+
+    def resume(self, places: Collection[TopicPartition]) -> None:
+        """As far as the library paused them, and they were not paused again."""
+        going_on = {p for p in places if p in self._library_paused and not self._inbox.is_paused(p)}
+        self._library_paused -= going_on
+        if going_on:
+            self._consumer.resume([LibraryPartition(*place) for place in going_on])
+
+    def seek(self, place: TopicPartition, next_offset: int) -> None:
+        """Of a partition of the group."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        try:
+            while place in self.ours:
+                try:
+                    self._consumer.seek(LibraryPartition(*place, next_offset))
+                    self._unsettled.discard(place)
+                    return
+                except KafkaException:  # assigned, and not taken up by the library yet
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(ASK_AGAIN_S)
+        finally:
+            self._inbox.moved([place])
+
+    def reassign(self, gone: Collection[TopicPartition], positions: Mapping[TopicPartition, int]) -> None:
+        """Without a group: stop reading `gone`, and begin anew at `positions`."""
+        try:
+            if gone:
+                self._consumer.incremental_unassign([LibraryPartition(*place) for place in gone])
+            if positions:
+                self._consumer.incremental_assign([LibraryPartition(*p, offset) for p, offset in positions.items()])
+            self._library_paused -= set(gone)
+            if paused := [place for place in positions if self._inbox.is_paused(place)]:
+                self.pause(paused)
+        finally:
+            self._inbox.moved(positions)
+
+    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
+        # The broker checks that we are a member, not that the partition is ours: a late commit would move the new
+        # owner's offset. And a member that was given up commits as nobody, which is taken where the group is empty.
+        strange = next_offsets.keys() - self.ours
+        if strange or self._member() != self._joined_as:
+            names = ", ".join(f"{place.topic}[{place.partition}]" for place in sorted(strange or next_offsets))
+            raise NotOwnerError(f"not committed: {names} went to another member of {self._name}")
+        offsets = [
+            LibraryPartition(place.topic, place.partition, committed.next_offset, committed.metadata)
+            for place, committed in next_offsets.items()
+        ]
+        for answer in self._consumer.commit(offsets=offsets, asynchronous=False):
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+
+    # Positions of what was assigned
+
+    def _settle(self) -> None:
+        """Find out where assigned partitions begin: the library would tell only with their first record."""
+        if not self._unsettled or time.monotonic() < self._settle_at:
+            return
+        self._settle_at = time.monotonic() + RETRY_AFTER_S
+        try:
+            asked = [LibraryPartition(*place) for place in sorted(self._unsettled)]
+            for answer in self._consumer.committed(asked, SETTLE_TIMEOUT_S):
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+                place = TopicPartition(answer.topic, answer.partition)
+                offset = answer.offset if answer.offset >= 0 else self._reset_position(answer)
+                self._consumer.seek(LibraryPartition(*place, offset))
+                self._unsettled.discard(place)
+                self._inbox.begins_at(place, offset)
+        except KafkaException as error:
+            found = error_of(error)
+            if found.fatal() or found.code() in AUTH_ERRORS:
+                raise
+            logger.debug("positions for {} are not known yet: {}", self._name, found)
+
+    def _reset_position(self, partition: Any) -> int:
+        first, end = self._consumer.get_watermark_offsets(partition, SETTLE_TIMEOUT_S)
+        return int(end if self._begins_at_end else first)
+
+    # Rebalances: the library calls these inside of poll
+
+    def _assigned(self, _: Any, partitions: list[Any]) -> None:
+        # Paused before anything is fetched; _settle moves them to where they begin.
+        anew = [LibraryPartition(partition.topic, partition.partition, 0) for partition in partitions]
+        if self._is_cooperative:
+            self._consumer.incremental_assign(anew)
+        else:
+            self._consumer.assign(anew)
+        self._joined_as = self._member()
+        places = _ours(partitions)
+        if not places:
+            return
+        while self._polls < self._assigns_from_poll and not self.closing.is_set():
+            self._carry_out(ASK_AGAIN_S)
+        self._inbox.begin(places)
+        self.pause(places)
+        self._unsettled |= places
+        self._settle_at = 0.0
+        self.ours |= places
+        self._tell("assigned", places)
+
+    def _revoked(self, _: Any, partitions: list[Any]) -> None:
+        if places := _ours(partitions) & self.ours:
+            self._let_go(places)
+
+    def _lost(self, _: Any, partitions: list[Any]) -> None:
+        if places := _ours(partitions) & self.ours:
+            self._are_lost(places)
+
+    def _let_go(self, places: frozenset[TopicPartition]) -> None:
+        """Wait until the owner has nothing in flight for these, commit what it says, and forget them."""
+        self._inbox.begin(places)  # it is delivered nothing more
+        try:
+            next_offsets = dict(self._ask(places) or {})
+            if self.closing.is_set() and (rest := self.ours - places):  # while a commit is still taken from us
+                self._inbox.begin(rest)
+                places |= rest
+                next_offsets |= self._ask(rest) or {}
+            if next_offsets:
+                self.commit(next_offsets)
+        except Exception as error:
+            text = client_error(error, "committing")
+            logger.warning("what {} completed last is not committed and will run again: {}", self._name, text)
+        finally:
+            self._forget(places)
+
+    def _ask(self, places: frozenset[TopicPartition]) -> Mapping[TopicPartition, Committed] | None:
+        assert self._events is not None
+        member, gives_up_at = self._member(), time.monotonic() + self._max_poll_interval_s
+        answer = self._events.revoking(places)
+        while (next_offsets := answer()) is None:
+            if self._member() != member or time.monotonic() > gives_up_at:
+                self._are_lost(places)
+                return None
+            if time.monotonic() > self._close_deadline:
+                logger.warning("{} closes with work in flight, which will run again", self._name)
+                return None
+            self._carry_out(ASK_AGAIN_S)
+        return next_offsets
+
+    def _member(self) -> str | None:
+        """Who we are in the group; another one, or nobody, when it has given us up."""
+        return self._consumer.memberid() or None
+
+    def _forget(self, places: frozenset[TopicPartition]) -> None:
+        self._inbox.forget(places)
+        self._unsettled -= places
+        self._library_paused -= places
+        self.ours -= places
+
+    def _are_lost(self, places: frozenset[TopicPartition]) -> None:
+        self._forget(places)
+        # If they came back before the owner has heard of this, it would commit for them what is no longer so. The poll
+        # after next is one that it begins with the news.
+        self._assigns_from_poll = self._polls + 2
+        self._tell("lost", places)
+
+    def _tell(self, event: str, places: frozenset[TopicPartition]) -> None:
+        try:
+            getattr(self._events, event)(places)
+        except Exception:
+            logger.exception("the owner of a consumer failed in a rebalance")
+
+
+def _ours(partitions: list[Any]) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(partition.topic, partition.partition) for partition in partitions)

@@ -1,0 +1,142 @@
+"""One instance of an application, as its three layers' loops: built as they are for users, but for the threads.
+
+Each component is stepped by name. What a step raises ends the instance, as it ends the thread in an application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from kafetrain import ErrorTracker, Settings
+from kafetrain.client.ports import ClientError
+from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose_for_successes
+from kafetrain.consumer.source_loop import SourceLoop
+from kafetrain.errors import KafetrainError
+from kafetrain.record import Handler
+from kafetrain.retry.loop import RetryLoop
+from kafetrain.testing.simulated import SimulatedClient, SimulatedClock
+from kafetrain.topic_setup import prepare_topics
+from kafetrain.tracker.parts import Parts
+from kafetrain.tracker.state import Side
+from tests.simulation.stepped import InstanceClock, SteppedExecutor, SteppedWorkers
+
+__all__ = ["COMPONENTS", "SimulatedInstance"]
+
+COMPONENTS = ("source", "source workers", "retry", "retry workers", "reader", "writes", "lookups")
+
+
+class SimulatedInstance:
+    """`step` one component, or `round` all of them. `stop` it in good order, or let the cluster kill it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        topic: str,
+        handler: Handler,
+        client: SimulatedClient,
+        clock: SimulatedClock,
+    ) -> None:
+        self.name, self.settings, self.topic, self.client = name, settings, topic, client
+        self._shared_clock, self._clock = clock, InstanceClock(clock)
+        self.error: BaseException | None = None
+        """What ended it."""
+        self.left_out: frozenset[str] = frozenset()
+        """Components that `round` does not step: it never joins the group of a loop that is left out."""
+        tracker = self.tracker = ErrorTracker(settings, client=client, clock=self._clock)
+        for side in Side:
+            tracker.track_by_assignment(side)
+        state = tracker.state
+        parts = self.parts = Parts(client, state, settings, self._clock, tracker._hooks, max_wait=timedelta(0))
+        tracker._parts, tracker.submit = parts, parts.source.submit
+        prepared = prepare_topics(parts.admin, settings, topic, clock=self._clock, wait=clock.advance)
+        state.add_topic(prepared)
+        self.source_workers, self.retry_workers = SteppedWorkers(), SteppedWorkers()
+        self.lookups = SteppedExecutor(self._read_to_end)
+        middlewares = (ErrorHandlingMiddleware(tracker),)
+        self.source = SourceLoop(
+            [topic],
+            partial(compose_for_successes, middlewares, tracker.guard(handler)),
+            client.group_consumer(settings.group_id, auto_offset_reset="earliest"),
+            self.source_workers,
+            settings,
+            self._clock,
+            tracker,
+        )
+        self.retry = RetryLoop(
+            prepared,
+            tracker.guard(handler),
+            client.group_consumer(settings.retry_group_id, auto_offset_reset="earliest"),
+            self.retry_workers,
+            self.lookups,
+            parts,
+            state,
+            client.reader,
+        )
+        self._steps: dict[str, Callable[[], None]] = {
+            "source": self.source.step,
+            "source workers": self.source_workers.step,
+            "retry": self.retry.step,
+            "retry workers": self.retry_workers.step,
+            "reader": parts.reader.step,
+            "writes": parts.sequencer.step,
+            "lookups": self.lookups.step,
+        }
+
+    def step(self, component: str) -> None:
+        """Raises nothing: see `error`."""
+        try:
+            self._steps[component]()
+        except KafetrainError as error:
+            self.error = error
+
+    def round(self) -> None:
+        """Every component once, until one fails."""
+        for component in COMPONENTS:
+            if self.error is None and component not in self.left_out:
+                self.step(component)
+
+    def stop(self, meanwhile: Callable[[], None]) -> None:
+        """In good order, as far as `shutdown_timeout` allows. `meanwhile`: what goes on while it waits, a second at a
+        time, besides its own other threads."""
+
+        def wait() -> None:
+            self._clock.on_look = None
+            meanwhile()
+            self.parts.sequencer.step()
+            self.source_workers.step()
+            self.retry_workers.step()
+            self._shared_clock.advance(1)
+            self._clock.on_look = wait
+
+        for close in (self.source.close, self.retry.close):
+            self._clock.on_look = wait
+            try:
+                close()
+            except KafetrainError as error:
+                self.error = self.error or error
+            finally:
+                self._clock.on_look = None
+        self.parts.sequencer.close()
+        self.parts.reader.close()
+        self.tracker.state.forget_all()
+
+    @property
+    def read_to(self) -> int | None:
+        """How far its tables follow the redirect topic, the one that is behind most; None where it has none."""
+        tables = self.tracker.state.tables.values()
+        return min(((table.rebuilt or table).next_offset for table in tables), default=None)
+
+    def _read_to_end(self) -> None:
+        """What a purge would wait for, in a thread of its own."""
+        for _ in range(200):
+            tables = self.tracker.state.tables.items()
+            try:
+                ends = self.parts.admin.end_offsets([place for place, _ in tables])
+            except ClientError:
+                return
+            if all(table.next_offset >= ends[place] for place, table in tables):
+                return
+            self.step("reader")

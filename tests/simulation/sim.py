@@ -1,0 +1,350 @@
+"""A cluster, instances of one application, plans for its records, and the promises: all in one thread, step by step.
+
+Time stands still unless it is told to go on, and writes wait in flight until they are let land or are acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from kafetrain import ConstantBackoff, Pause, Settings
+from kafetrain.record import MessageId, Record, RetryHeader, header
+from kafetrain.testing.events import Place, Standing, Written
+from kafetrain.testing.journal import Journal
+from kafetrain.testing.promises import Promise, all_promises
+from kafetrain.testing.simulated import Hold, Request, SimulatedClock, SimulatedCluster, Write
+from kafetrain.topics import AuxiliaryTopics
+from tests.simulation.instance import SimulatedInstance
+
+__all__ = ["TOPIC", "Plan", "Sim"]
+
+TOPIC = "orders"
+BACKOFF = timedelta(seconds=10)
+PAUSE_S = 5.0
+FOREVER_S = 1e9
+ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the handler does with a record: fails so often, then succeeds. `slow`: it returns a future."""
+
+    fails: int = 0
+    slow: bool = False
+    pauses: int = 0
+
+
+@dataclass
+class Running:
+    """A handler whose future has not ended."""
+
+    instance: str
+    record: Record
+    future: Future[None]
+    fails: bool
+
+
+class Sim:
+    """One consumer group's view unless `groups` names several; instances are named `{group}.{number}`."""
+
+    def __init__(
+        self,
+        *,
+        partitions: int = 1,
+        groups: tuple[str, ...] = ("g",),
+        hold_writes: bool = True,
+        promises: Callable[[str], list[Promise]] | None = None,
+        say: Callable[[str], object] = lambda line: None,
+        **settings: Any,
+    ) -> None:
+        self.clock, self.say, self._changes = SimulatedClock(), say, settings
+        self.cluster = SimulatedCluster(self.clock, threads=False, rebalance_timeout_s=FOREVER_S)
+        self.cluster.create_topic(TOPIC, partitions)
+        self.partitions = partitions
+        self.groups = groups
+        self._settings: dict[str, Settings] = {}
+        self.names = AuxiliaryTopics.of(self.settings(groups[0]), TOPIC)
+        promised = promises or (lambda group: all_promises(TOPIC, lambda place: place in self.dead(group)))
+        self.journals = {group: Journal(promises=promised(group)) for group in groups}
+        self.written: list[Written] = []
+        self.plans: dict[Place, Plan] = {}
+        self.instances: dict[str, SimulatedInstance] = {}
+        self.is_stopped = False
+        self.killed: set[str] = set()
+        """Whose sessions have not ended."""
+        self.running: list[Running] = []
+        self._failures: Counter[tuple[str, Place]] = Counter()
+        self._pauses: Counter[tuple[str, Place]] = Counter()
+        self._paused_until = 0.0
+        self._numbers: defaultdict[str, int] = defaultdict(int)
+        self._assignments: dict[str, object] = {}
+        self._dead: dict[str, tuple[int, dict[Place, str]]] = {}
+        if hold_writes:
+            self.cluster.on(Request.PRODUCE, Hold(), times=None)
+
+    @property
+    def journal(self) -> Journal:
+        """Of the first group."""
+        return self.journals[self.groups[0]]
+
+    def settings(self, group: str) -> Settings:
+        if group not in self._settings:
+            defaults: dict[str, Any] = {"backoff": ConstantBackoff(BACKOFF), "max_retries": 2}
+            self._settings[group] = Settings(group_id=group, **{**defaults, **self._changes})
+        return self._settings[group]
+
+    # What happens
+
+    def write(self, key: bytes | None, plan: Plan = Plan(), partition: int = 0) -> Written:
+        (record,) = self.cluster.write(TOPIC, key, b"v", partition=partition)
+        self.written.append(record)
+        self.plans[record.place] = plan
+        for journal in self.journals.values():
+            journal.wrote([record])
+        return record
+
+    def start(self, group: str | None = None, *, without: str = "") -> SimulatedInstance:
+        """`without`: `source` or `retry`, to have only the other side."""
+        group = group or self.groups[0]
+        self._numbers[group] += 1
+        name = f"{group}.{self._numbers[group]}"
+
+        def handle(record: Record) -> Future[None] | None:
+            return self._handle(name, group, record)
+
+        handler = self.journals[group].recording(handle, name, group)
+        client, settings = self.cluster.client(name), self.settings(group)
+        instance = SimulatedInstance(name, settings, TOPIC, handler, client, self.clock)
+        instance.left_out = frozenset({without})
+        self.instances[name] = instance
+        return instance
+
+    def step(self, instance: SimulatedInstance, component: str) -> None:
+        instance.step(component)
+        self._look(instance)
+
+    def round(self, instance: SimulatedInstance) -> None:
+        instance.round()
+        self._look(instance)
+
+    def stop(self, instance: SimulatedInstance, *, acknowledging: bool = True, landing: int = 0) -> None:
+        """In good order. Else than acknowledging: no write is acknowledged, and `landing` of them land."""
+        if acknowledging:
+            instance.stop(lambda: self.acknowledge_all(instance.name))
+        else:
+            instance.stop(lambda: None)
+        self._land(instance.name, landing)
+        self._gone(instance)
+        self._interrupted()
+
+    def kill(self, instance: SimulatedInstance, *, landing: int = 0) -> None:
+        """Of its writes in flight, the first `landing` land. Its sessions go on until `expire_killed`."""
+        self._land(instance.name, landing)
+        self._gone(instance)
+        self.killed.add(instance.name)
+
+    def expire_killed(self) -> None:
+        for name in sorted(self.killed):
+            self.cluster.expire(name)
+        self.killed.clear()
+        self._interrupted()
+
+    def finish(self, running: Running) -> None:
+        """The handler's future ends as its plan says. One of an instance that is gone ends unheard."""
+        self.running.remove(running)
+        if running.future.cancelled() or not running.future.set_running_or_notify_cancel():
+            return
+        if running.fails:
+            running.future.set_exception(ValueError("planned, later"))
+        else:
+            running.future.set_result(None)
+
+    def acknowledge_all(self, instance: str | None = None) -> None:
+        for write in self.cluster.in_flight(instance):
+            write.acknowledge()
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.cluster.settle()
+
+    def stop_brokers(self) -> None:
+        self.is_stopped = True
+        self.cluster.stop()
+
+    def start_brokers(self) -> None:
+        self.is_stopped = False
+        self.cluster.start()
+
+    def grow(self) -> None:
+        """One more partition of the source topic."""
+        self.partitions += 1
+        self.cluster.grow_topic(TOPIC, self.partitions)
+
+    def compact(self) -> None:
+        if self.names.redirect in self.cluster.topics():
+            self.cluster.compact(self.names.redirect)
+
+    def remove_tombstones(self) -> None:
+        """Those that every reader has seen: `delete.retention.ms` is longer than readers lag."""
+        if self.names.redirect in self.cluster.topics():
+            read_to = [instance.read_to for instance in self.instances.values()]
+            before = min((at for at in read_to if at is not None), default=None)
+            self.cluster.remove_tombstones(self.names.redirect, before=before)
+
+    # To the end
+
+    def flow(self, rounds: int = 12) -> None:
+        """Every instance goes on, every write is acknowledged, every handler ends; time stands still."""
+        for _ in range(rounds):
+            for instance in tuple(self.instances.values()):
+                self.round(instance)
+                self.acknowledge_all()
+                for running in tuple(self.running):
+                    self.finish(running)
+                self.check()
+
+    def settle(self) -> None:
+        """As `flow`, with an instance of each group and nobody's sessions in the way, until commits are done."""
+        for group in self.groups:
+            if not any(instance.settings.group_id == group for instance in self.instances.values()):
+                self.start(group)
+        self.expire_killed()
+        self.flow()
+        self.advance(max(1.1, self._paused_until - self.clock.monotonic()))
+        self.flow(6)
+
+    def check_quiet(self) -> None:
+        """What must hold when nothing happens any more before time passes."""
+        before = None
+        while before != (before := self._fingerprint()):
+            self.settle()
+        for group, journal in self.journals.items():
+            journal.at_quiet(self.standing(group))
+
+    def drain(self) -> None:
+        """Until nothing waits any more, and the promises at rest hold."""
+        self.start_brokers()
+        for instance in self.instances.values():
+            instance.client.instance.fetch_at_most = None
+        self.check_quiet()
+        for _ in range(ROUNDS):
+            if all(self._is_at_rest(group) for group in self.groups):
+                break
+            self.advance(5)
+            self.settle()
+        for group, journal in self.journals.items():
+            journal.at_rest(self.standing(group))
+
+    def check(self) -> None:
+        for journal in self.journals.values():
+            journal.check()
+
+    # Where things stand
+
+    def dead(self, group: str) -> dict[Place, str]:
+        """Records in the dead-letter topic."""
+        if self.names.dlq not in self.cluster.topics():
+            return {}
+        end = sum(self.cluster.end_offsets(self.names.dlq).values())
+        known = self._dead.get(group)
+        if known is None or known[0] != end:
+            known = self._dead[group] = (end, self.cluster.dead_places(self.names.dlq, group))
+        return known[1]
+
+    def locks(self, group: str) -> dict[Place, str]:
+        found = {}
+        for id, entry in self.cluster.locks(self.names.redirect).items():
+            message = MessageId.parse(id)
+            if message.group == group:
+                found[message.partition, message.offset] = entry["state"]
+        return found
+
+    def standing(self, group: str) -> Standing:
+        settings, uncommitted = self.settings(group), {}
+        for consumer_group, topic in ((group, TOPIC), (settings.retry_group_id, self.names.retry)):
+            committed = self.cluster.committed(consumer_group, topic)
+            for partition, end in self.cluster.end_offsets(topic).items():
+                if end > (at := committed[partition].next_offset if partition in committed else 0):
+                    uncommitted[f"{topic}[{partition}]"] = end - at
+        return Standing(
+            tuple(self.written), self.dead(group), self.locks(group), uncommitted, tuple(self._foreign_writes(group))
+        )
+
+    def writes(self, topic: str | None = None) -> list[Write]:
+        """In flight, to one topic or to all."""
+        return [write for write in self.cluster.in_flight() if topic in (None, write.place.topic)]
+
+    # Inside
+
+    def _handle(self, name: str, group: str, record: Record) -> Future[None] | None:
+        place = (record.partition, record.offset)
+        plan = self.plans[place]
+        attempt = header(record, RetryHeader.ATTEMPT)
+        self.say(f"    {name} runs {record.key!r} {place[0]}@{place[1]}, attempt {attempt or 0}")
+        if self._pauses[group, place] < plan.pauses:
+            self._pauses[group, place] += 1
+            self._paused_until = self.clock.monotonic() + PAUSE_S
+            raise Pause(timedelta(seconds=PAUSE_S))
+        fails = self._failures[group, place] < plan.fails
+        self._failures[group, place] += fails
+        if plan.slow:
+            future: Future[None] = Future()
+            self.running.append(Running(name, record, future, fails))
+            return future
+        if fails:
+            raise ValueError("planned")
+        return None
+
+    def _look(self, instance: SimulatedInstance) -> None:
+        """After a step: has it ended, have partitions moved, did a promise break?"""
+        if instance.error is not None:
+            self.say(f"    {instance.name} ends: {type(instance.error).__name__}: {instance.error}")
+            instance.stop(lambda: self.acknowledge_all(instance.name))
+            self._gone(instance)
+        self._interrupted()
+        self.check()
+
+    def _gone(self, instance: SimulatedInstance) -> None:
+        if self.is_stopped:  # it could not leave its groups
+            self.killed.add(instance.name)
+        self.cluster.kill(instance.name)
+        self.instances.pop(instance.name, None)
+        self.running = [running for running in self.running if running.instance != instance.name]
+        for journal in self.journals.values():
+            journal.interrupted(instance.name)
+
+    def _interrupted(self) -> None:
+        """Tell the journals where partitions have changed hands."""
+        for group, journal in self.journals.items():
+            both = (group, self.settings(group).retry_group_id)
+            now = [self.cluster.assignment(consumer_group) for consumer_group in both]
+            if self._assignments.get(group) != now:
+                self._assignments[group] = now
+                journal.interrupted()
+
+    def _land(self, name: str, count: int) -> None:
+        for write in self.cluster.in_flight(name)[:count]:
+            write.land()
+
+    def _is_at_rest(self, group: str) -> bool:
+        standing = self.standing(group)
+        return not standing.uncommitted and all(state == "dead" for state in standing.locks.values())
+
+    def _fingerprint(self) -> object:
+        ends = [self.cluster.end_offsets(topic) for topic in self.cluster.topics()]
+        return sorted(self.instances), ends, sum(len(journal.events) for journal in self.journals.values())
+
+    def _foreign_writes(self, group: str) -> list[str]:
+        found = []
+        for topic in (self.names.retry, self.names.redirect, self.names.dlq):
+            for record in self.cluster.read(topic) if topic in self.cluster.topics() else ():
+                author = record.author.split(".")[0]
+                id = header(record, RetryHeader.ID) or (record.key or b"").decode("utf-8", "replace")
+                if id.startswith(f"{group}/{TOPIC}/") and author != group:
+                    found.append(f"{record} by {record.author}")
+        return found
