@@ -230,12 +230,12 @@ class Transactor:
     def _carry_out(self, items: list[_Item]) -> None:
         """Until every one of them has ended."""
         deadline, wait_s, at_once = self._clock.monotonic() + self._patience_s, AGAIN_AFTER_S, len(items)
-        last: BaseException = NotOwnerError("the group has gone on without this consumer")
+        last: BaseException | None = None
         while items := _ours(items):
             now, error = items[:at_once], None
             try:
                 if not any(item.claim.lost for item in items):  # else: until their loop has noticed, too
-                    self._transact(now, deadline)
+                    self._transact(now)
                     items = items[len(now) :]
                     continue
             except _Spoiled as spoiled:
@@ -249,21 +249,24 @@ class Transactor:
                     item.future.set_exception(bug)
                 raise
             if error is not None:
-                usual = isinstance(error, (NotOwnerError, PartitionLostError))  # in any rebalance
+                usual = _is_refused(error) or isinstance(error, PartitionLostError)  # in any rebalance
                 logger.log("DEBUG" if usual else "WARNING", "a transaction was not committed: {}", first_line(error))
                 self._discard()
             if self._stopping.is_set():
                 for item in _open(items):
                     item.future.set_exception(_closed())
-            elif self._clock.monotonic() > deadline:
-                _fail(items, last)
+            elif last is not None and error is not None and self._clock.monotonic() > deadline:
+                _fail(items, error)
             else:
-                last = error or last
+                # The time alone ends nothing: a machine that was suspended wakes up past every deadline. And whom the
+                # group has given up learns of it, or is a member again.
+                last = None if error is None or _is_refused(error) else error
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, AGAIN_AT_MOST_S)
 
-    def _transact(self, items: list[_Item], deadline: float) -> None:
-        now = self._now = _Transaction()
+    def _transact(self, items: list[_Item]) -> None:
+        now, deadline = _Transaction(), self._clock.monotonic() + self._patience_s
+        self._now = now
         for item in items:
             now.start(item)
         while now.open and not now.failed:
@@ -361,6 +364,11 @@ def _judge(spoiled: _Spoiled, now: list[_Item], at_once: int) -> tuple[BaseExcep
                 continue
         item.future.set_exception(error)
     return next(iter(spoiled.failed.values())), at_once
+
+
+def _is_refused(error: BaseException) -> bool:
+    """For the consumer's membership, which may be another one with the next attempt."""
+    return isinstance(error, NotOwnerError) or isinstance(error.__cause__, NotOwnerError)
 
 
 def _fail(items: list[_Item], error: BaseException) -> None:

@@ -16,7 +16,6 @@ import pytest
 from kafetrain import KafkaConsumer, Record, RetriableError, is_retry_message
 from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.errors import RecordTooLargeError
-from tests.clients import library_under_test
 from tests.integration import test_controls, test_retries
 from tests.integration.journal import Journal, Written
 from tests.integration.test_retries import Failing
@@ -34,9 +33,13 @@ pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("transactional")]
 @pytest.fixture
 def transactional(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all settings that are made."""
-    if library_under_test() != "kafka-python":
-        pytest.skip("only kafka-python has transactions here")
     monkeypatch.setenv("KAFETRAIN_DELIVERY", "transactional")
+
+
+@pytest.fixture(scope="module")
+def library() -> str:
+    """The one that has transactions."""
+    return "kafka-python"
 
 
 # Once more
