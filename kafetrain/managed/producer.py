@@ -196,7 +196,7 @@ class ManagedProducer:
     def _connected(self) -> Publisher:
         if self._publisher is not None:
             return self._publisher
-        # Bounded: while no broker answers, each of those who wait here would try for `max_block`, one after the other.
+        # Bounded: while no broker answers, each of those who wait here would try for itself, one after the other.
         if not self._building.acquire(timeout=self.config.delivery_timeout.total_seconds()):
             raise ClientError("no broker has answered within the delivery timeout", retriable=True)
         try:
@@ -206,7 +206,7 @@ class ManagedProducer:
                 self._publisher = PublishingClient(self._settings).publisher(
                     self.config.options(),
                     delivery_timeout_ms=round(self.config.delivery_timeout.total_seconds() * 1000),
-                    max_block_ms=round(self.config.max_block.total_seconds() * 1000),
+                    max_block_ms=self.config.answer_timeout_ms,
                 )
             return self._publisher
         finally:

@@ -15,6 +15,8 @@ from kafetrain.settings import Settings
 
 __all__ = ["ProducerConfig"]
 
+ANSWER_TIMEOUT_MS = 10_000
+
 _ACKS = {"-1": "all", "1": "leader", "0": "none"}
 
 
@@ -60,8 +62,7 @@ class ProducerConfig(Declared):
     """After so long a record has failed, whatever was tried. Kafka: `delivery.timeout.ms`."""
 
     max_block: Duration = timedelta(seconds=5)
-    """How long `send_async` waits at most where as much is pending as may be, and `send` for brokers, and again for a
-    topic to be known."""
+    """How long `send_async` waits at most where as much is pending as may be."""
 
     max_pending: Annotated[Count, Field(ge=1)] = 10_000
     """Records of `send_async` whose callback has not been called."""
@@ -98,8 +99,13 @@ class ProducerConfig(Declared):
         given: dict[str, Any] = {"client": "kafka-python", "group_id": "none"}  # the group is of no meaning here
         if self.bootstrap_servers is not None:
             given["bootstrap_servers"] = self.bootstrap_servers
-        bound = {"bootstrap_timeout_ms": max(1, round(self.max_block.total_seconds() * 1000))}
+        bound = {"bootstrap_timeout_ms": self.answer_timeout_ms}
         return Settings(**given, client_options={**bound, **Settings(**given).client_options, **self.client_options})
+
+    @property
+    def answer_timeout_ms(self) -> int:
+        """How long to wait for a first broker, and for one that knows a topic."""
+        return max(1, min(ANSWER_TIMEOUT_MS, round(self.delivery_timeout.total_seconds() * 1000)))
 
     def options(self) -> dict[str, Any]:
         """By kafka-python's names."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-__all__ = ["BrokenPromise", "Chain", "Event", "Kind", "Place", "Standing", "Written", "chain_of"]
+__all__ = ["BrokenPromise", "Chain", "Event", "Kind", "Place", "Standing", "Written", "chain_of", "some"]
 
 Place: TypeAlias = "tuple[int, int]"
 """Source partition and offset of a record."""
@@ -87,3 +87,10 @@ class Standing:
     """How far the committed offset is behind the end, by `topic[partition]`; none where it is not behind."""
     foreign_writes: tuple[str, ...] = ()
     """Records of this group's retries that an instance of another group has written."""
+
+
+def some(places: Iterable[Place], limit: int = 10) -> str:
+    """Places as text, the first of them by name."""
+    places = sorted(places)
+    shown = ", ".join(f"{partition}@{offset}" for partition, offset in places[:limit])
+    return shown if len(places) <= limit else f"{shown} and {len(places) - limit} more"

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kafetrain.errors import Pause
 from kafetrain.record import Handler, Record, RetryHeader, get_retry_attempt, header
-from kafetrain.testing.events import BrokenPromise, Event, Kind, Place, Standing, Written
+from kafetrain.testing.events import BrokenPromise, Event, Kind, Place, Standing, Written, some
 from kafetrain.testing.promises import HonestAttempts, KeyOrder, NoLoss, Promise
 
 __all__ = ["Journal"]
@@ -25,6 +25,7 @@ class Journal:
 
     def __init__(self, events: Iterable[Event] = (), promises: Iterable[Promise] = ()) -> None:
         self._mutex = threading.Lock()
+        self._added = threading.Condition(self._mutex)
         self._events: list[Event] = []
         self._promises = tuple(promises)
         self._broken: BrokenPromise | None = None
@@ -83,8 +84,9 @@ class Journal:
         self.add("failed" if counts else "abandoned", record, instance, group)
 
     def _add(self, event: Event) -> None:
-        with self._mutex:
+        with self._added:
             self._events.append(event)
+            self._added.notify_all()
             try:
                 for promise in self._promises:
                     promise.see(event)
@@ -92,6 +94,17 @@ class Journal:
                 self._broken = self._broken or broken
 
     # Reading
+
+    def wait_until_ended(self, records: Iterable[Written], timeout_s: float = 30.0) -> None:
+        """Until each of these has succeeded. Raises `TimeoutError`, which names those that have not."""
+        wanted = {record.place for record in records}
+
+        def missing() -> set[Place]:
+            return wanted - {event.place for event in self._events if event.kind == "ended"}
+
+        with self._added:
+            if not self._added.wait_for(lambda: not missing(), timeout_s):
+                raise TimeoutError(f"not within {timeout_s:g} s: the success of {some(missing())}")
 
     @property
     def events(self) -> list[Event]:

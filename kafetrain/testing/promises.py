@@ -12,9 +12,9 @@ They know what was written, what handlers did, and what the topics say; nothing 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from kafetrain.testing.events import BrokenPromise, Chain, Event, Place, Standing, Written
+from kafetrain.testing.events import BrokenPromise, Chain, Event, Place, Standing, Written, some
 
 __all__ = [
     "HonestAttempts",
@@ -57,7 +57,7 @@ class NoLoss(Promise):
 
     def at_rest(self, standing: Standing) -> None:
         if lost := {record.place for record in standing.written} - self._ended - standing.dead_letters.keys():
-            raise BrokenPromise(f"neither succeeded nor dead: {_some(lost)}")
+            raise BrokenPromise(f"neither succeeded nor dead: {some(lost)}")
 
 
 class KeyOrder(Promise):
@@ -114,7 +114,7 @@ class KeyOrder(Promise):
         if earlier := [offset for offset in self._unended[event.chain] if offset < event.offset]:
             raise BrokenPromise(f"{event} started before offset {min(earlier)} of its key had ended")
         if others := [place for place, run in self._running.items() if run[0] == event.chain]:
-            raise BrokenPromise(f"{event} started while {_some(others)} of its key runs")
+            raise BrokenPromise(f"{event} started while {some(others)} of its key runs")
         self._running[event.place] = (event.chain, event.instance)
         self._latest[event.chain] = event.offset
         self._starts += 1
@@ -143,7 +143,7 @@ class Independence(Promise):
         waiting = {chains[place] for place in standing.locks if place in chains}
         open_ = [r for r in standing.written if r.place not in self._ended and r.place not in standing.dead_letters]
         if delayed := [record.place for record in open_ if record.chain not in waiting]:
-            raise BrokenPromise(f"nothing of their keys waits, and they did not run: {_some(delayed)}")
+            raise BrokenPromise(f"nothing of their keys waits, and they did not run: {some(delayed)}")
 
 
 class Progress(Promise):
@@ -171,7 +171,7 @@ class NoZombieLocks(Promise):
 
     def at_rest(self, standing: Standing) -> None:
         if pending := [place for place, state in standing.locks.items() if state != "dead"]:
-            raise BrokenPromise(f"locks that nothing ends: {_some(pending)}")
+            raise BrokenPromise(f"locks that nothing ends: {some(pending)}")
 
 
 class HonestAttempts(Promise):
@@ -235,9 +235,3 @@ def all_promises(source: str, is_dead: Callable[[Place], bool] = lambda place: F
         HonestAttempts(is_dead),
         Isolation(),
     ]
-
-
-def _some(places: Iterable[Place], limit: int = 10) -> str:
-    places = sorted(places)
-    shown = ", ".join(f"{partition}@{offset}" for partition, offset in places[:limit])
-    return shown if len(places) <= limit else f"{shown} and {len(places) - limit} more"

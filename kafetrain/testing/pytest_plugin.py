@@ -1,4 +1,4 @@
-"""pytest fixtures: a Kafka broker for the session, and topics on it that no other test has.
+"""pytest fixtures: a Kafka broker for the session and topics on it, a simulated cluster, a journal of handlers.
 
 pytest loads this in every run on a machine where kafetrain is installed, so it imports nothing but pytest until
 a fixture is asked for.
@@ -13,8 +13,10 @@ import pytest
 
 if TYPE_CHECKING:
     from kafetrain.testing.base import Broker
+    from kafetrain.testing.journal import Journal
+    from kafetrain.testing.simulated import SimulatedCluster
 
-__all__ = ["TopicFactory", "kafetrain_broker", "kafetrain_topic"]
+__all__ = ["TopicFactory", "kafetrain_broker", "kafetrain_journal", "kafetrain_simulated", "kafetrain_topic"]
 
 _BROKER = pytest.StashKey["Broker"]()
 
@@ -62,6 +64,22 @@ def kafetrain_topic(kafetrain_broker: Broker) -> Iterator[TopicFactory]:
     if kafetrain_broker.kind == "address":
         for name in created:
             kafetrain_broker.delete_topic(name)
+
+
+@pytest.fixture
+def kafetrain_simulated() -> SimulatedCluster:
+    """A Kafka cluster in memory, of this test alone: see `kafetrain.testing.SimulatedCluster`."""
+    from kafetrain.testing.simulated import SimulatedCluster
+
+    return SimulatedCluster()
+
+
+@pytest.fixture
+def kafetrain_journal() -> Journal:
+    """An empty journal: wrap a handler with its `recording`."""
+    from kafetrain.testing.journal import Journal
+
+    return Journal()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

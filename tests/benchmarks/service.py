@@ -51,7 +51,7 @@ async def post_all(port: int, path: str, bodies: Iterator[bytes]) -> list[float]
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for body in bodies:
-            head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             begun = time.perf_counter()
             writer.write(head + body)
             answer = await reader.readuntil(b"\r\n\r\n")

@@ -136,7 +136,7 @@ def test_a_callback_may_send(make: MakeProducer, cluster: Cluster, kafetrain_top
 
 
 def test_what_fails_says_which_topic_and_why(make: MakeProducer, kafetrain_topic: TopicFactory) -> None:
-    topic, producer = kafetrain_topic(prefix="orders"), make(max_block="500ms", max_message_bytes=2000)
+    topic, producer = kafetrain_topic(prefix="orders"), make(delivery_timeout="1s", max_message_bytes=2000)
     began = time.monotonic()
     with pytest.raises(ClientError, match=f"sending to no-{topic}: no broker tells its partitions"):
         producer.send(f"no-{topic}", None, b"x")

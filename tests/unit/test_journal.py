@@ -1,4 +1,4 @@
-"""The journal of the integration tests finds what it is there to find, and nothing else."""
+"""The journal finds what it is there to find, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from datetime import timedelta
 import pytest
 
 from kafetrain import Pause, Record
-from tests.integration.journal import BrokenPromise, Event, Journal, Kind, Written
+from kafetrain.testing.events import BrokenPromise, Event, Kind, Written
+from kafetrain.testing.journal import Journal
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ class Dispatcher:
 
     def start(self) -> None:
         self._loops = [asyncio.create_task(self._run()), asyncio.create_task(self._renew())]
+        for one in self._loops:
+            one.add_done_callback(_say_if_it_failed)
 
     async def stop(self, grace_s: float) -> None:
         """Claim no more, give back what has not begun, and let what runs end within `grace_s`."""
@@ -248,6 +250,11 @@ class Dispatcher:
             self._held.pop(id(claim), None)
         if was_full or self._is_stopping:
             self._wake.set()
+
+
+def _say_if_it_failed(loop: asyncio.Task[None]) -> None:
+    if not loop.cancelled() and (error := loop.exception()) is not None:
+        logger.opt(exception=error).error("a loop of the delivery has ended; the service should be restarted")
 
 
 def _target(task: Task) -> Mapping[str, str | int]:

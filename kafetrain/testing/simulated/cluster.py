@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kafetrain.client.ports import AdminPort, Committed, ConsumerPort, ProducerPort
+from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock, SystemClock
 from kafetrain.record import DlqHeader, Headers, MessageId, TopicPartition
-from kafetrain.testing.events import Place, Written
-from kafetrain.testing.simulated.admin import SimulatedAdmin
-from kafetrain.testing.simulated.consumer import SimulatedConsumer
+from kafetrain.settings import Settings
+from kafetrain.testing.events import Place, Standing, Written
+from kafetrain.testing.simulated.client import SimulatedClient
 from kafetrain.testing.simulated.core import ClusterCore, Instance
 from kafetrain.testing.simulated.faults import Fault, Request, Script
 from kafetrain.testing.simulated.log import PartitionLog, SimulatedRecord
-from kafetrain.testing.simulated.producer import SimulatedProducer, Write
+from kafetrain.testing.simulated.producer import Write
+from kafetrain.testing.simulated.standing import standing_of
+from kafetrain.testing.simulated.transaction import Transaction
 
-__all__ = ["SimulatedClient", "SimulatedCluster", "Transaction"]
+__all__ = ["SimulatedCluster"]
 
 
 class SimulatedCluster:
@@ -262,6 +264,19 @@ class SimulatedCluster:
                 found[place] = headers[DlqHeader.STATE]
         return found
 
+    def standing(
+        self,
+        settings: Settings,
+        topic: str,
+        written: Iterable[Written] = (),
+        group_of: Callable[[str], str] | None = None,
+    ) -> Standing:
+        """Where a group stands with a source topic. `written`: all records of the topic that count.
+
+        `group_of`: the group of an instance, by its name; without it nobody's writes are foreign.
+        """
+        return standing_of(self, settings, topic, tuple(written), group_of)
+
     def _logs(self, topic: str) -> Iterable[PartitionLog]:
         return self._core.topics[topic].logs
 
@@ -272,71 +287,4 @@ class SimulatedCluster:
             instance.is_cut = True
             for call in tuple(instance.on_silence):
                 call()
-        self._core.wake()
-
-
-class SimulatedClient:
-    """A `Client`: one instance of an application."""
-
-    def __init__(
-        self, core: ClusterCore, instance: Instance, session_s: float, patience_s: float, delivery_s: float
-    ) -> None:
-        self._core, self.instance = core, instance
-        self._session_s, self._patience_s, self._delivery_s = session_s, patience_s, delivery_s
-        self._producers: list[SimulatedProducer] = []
-
-    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> ConsumerPort:
-        return SimulatedConsumer(
-            self._core,
-            self.instance,
-            group,
-            auto_offset_reset,
-            session_s=self._session_s,
-            patience_s=self._patience_s,
-        )
-
-    def reader(self) -> ConsumerPort:
-        return SimulatedConsumer(self._core, self.instance, None, session_s=0.0, patience_s=0.0)
-
-    def producer(self) -> ProducerPort:
-        producer = SimulatedProducer(self._core, self.instance, delivery_timeout_s=self._delivery_s)
-        self._producers.append(producer)
-        return producer
-
-    def admin(self) -> AdminPort:
-        return SimulatedAdmin(self._core, self.instance)
-
-    def open_writes(self) -> list[Write]:
-        return [write for producer in self._producers for write in producer.open]
-
-    def go_on(self) -> None:
-        """See `SimulatedCluster.settle`."""
-        for producer in self._producers:
-            producer.go_on()
-
-
-class Transaction:
-    """Records that are seen together, or never. Its end leaves a marker in each partition, which takes an offset."""
-
-    def __init__(self, core: ClusterCore) -> None:
-        self._core, self._number = core, core.number()
-        self._places: set[TopicPartition] = set()
-
-    def write(self, topic: str, key: bytes | None, value: bytes | None, *, partition: int = 0) -> int:
-        """Returns the offset."""
-        place = TopicPartition(topic, partition)
-        with self._core.mutex:
-            self._places.add(place)
-            return self._core.log(place).append(key, value, (), self._core.clock.now_ms(), "", self._number)
-
-    def commit(self) -> None:
-        self._end(commit=True)
-
-    def abort(self) -> None:
-        self._end(commit=False)
-
-    def _end(self, *, commit: bool) -> None:
-        with self._core.mutex:
-            for place in self._places:
-                self._core.log(place).end_transaction(self._number, commit=commit)
         self._core.wake()

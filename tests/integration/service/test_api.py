@@ -217,7 +217,7 @@ def test_limits_of_body_url_and_headers(service: Service) -> None:
 
 def test_a_head_without_an_end_is_cut_off(service: Service) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nx-endless: ")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nx-endless: ")
         received = b""
         try:
             for _ in range(1000):
@@ -234,6 +234,15 @@ def test_pages_of_other_sites_cannot_act_here(service: Service, webhook: Webhook
         answer = service.http.post("/tasks", json=task, headers=headers)
         assert answer.status_code == 403
     assert service.http.post("/tasks", json=task, headers={"Origin": service.url}).status_code == 201
+
+
+def test_names_that_lead_here_are_not_served(service: Service) -> None:
+    """A page of any site may have its name changed to loopback while it is open."""
+    for host in ("evil.example", f"evil.example:{service.port}", "localhost.evil.example", ""):
+        for path in ("/tasks", "/"):
+            assert service.http.get(path, headers={"Host": host}).status_code == 403, host
+    for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "[::1]:8080"):
+        assert service.http.get("/tasks", headers={"Host": host}).status_code == 200, host
 
 
 def test_keys_have_roles(start_service: StartService, webhook: Webhook) -> None:

@@ -66,7 +66,7 @@ def create_app(service: RetryService, settings: ServiceSettings, telemetry: Expo
     _add_errors(app)
     _describe(app, keys.are_set)
     shortcuts = {route.path: route.endpoint for route in tasks.routes if isinstance(route, APIRoute)}
-    return Front(app, shortcuts)
+    return Front(app, shortcuts, only_local=settings.allows_loopback)
 
 
 def _add_health(app: FastAPI, service: RetryService, telemetry: Exposition) -> None:

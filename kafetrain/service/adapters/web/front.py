@@ -6,6 +6,7 @@ all that its own layers would do for them is to take longer than they do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 
 from loguru import logger
@@ -30,10 +31,14 @@ def error_response(error: ApiError) -> Response:
 
 
 class Front:
-    """`shortcuts`: endpoints of POST requests by path; everything else is for `app`."""
+    """`shortcuts`: endpoints of POST requests by path; everything else is for `app`.
 
-    def __init__(self, app: ASGIApp, shortcuts: Mapping[str, Endpoint]) -> None:
-        self._app, self._shortcuts = app, shortcuts
+    `only_local`: refuse requests that name another host than this machine. A service without keys that listens on
+    loopback is safe from others, but not from a page in this machine's browser whose name leads here.
+    """
+
+    def __init__(self, app: ASGIApp, shortcuts: Mapping[str, Endpoint], *, only_local: bool = False) -> None:
+        self._app, self._shortcuts, self._only_local = app, shortcuts, only_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,6 +49,10 @@ class Front:
             answer = json_response({"error": f"URL is longer than {MAX_URL_BYTES} bytes"}, 414)
         elif sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
             answer = json_response({"error": f"headers are longer than {MAX_HEAD_BYTES} bytes"}, 431)
+        elif self._only_local and not _names_this_machine(scope):
+            answer = json_response(
+                {"error": "with ENVIRONMENT=dev the service is called localhost and nothing else"}, 403
+            )
         elif scope["method"] == "POST" and (endpoint := self._shortcuts.get(scope["path"])) is not None:
             try:
                 answer = await endpoint(Request(scope, receive))
@@ -56,3 +65,9 @@ class Front:
             await self._app(scope, receive, send)
             return
         await answer(scope, receive, send)
+
+
+def _names_this_machine(scope: Scope) -> bool:
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    name = re.sub(rb":\d*$", b"", host).strip(b"[]")
+    return name == b"localhost" or re.fullmatch(rb"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", name) is not None

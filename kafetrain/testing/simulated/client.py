@@ -1,0 +1,51 @@
+"""The client port on a simulated cluster: all that one instance of an application has open."""
+
+from __future__ import annotations
+
+from kafetrain.client.ports import AdminPort, ConsumerPort, ProducerPort
+from kafetrain.testing.simulated.admin import SimulatedAdmin
+from kafetrain.testing.simulated.consumer import SimulatedConsumer
+from kafetrain.testing.simulated.core import ClusterCore, Instance
+from kafetrain.testing.simulated.producer import SimulatedProducer, Write
+
+__all__ = ["SimulatedClient"]
+
+
+class SimulatedClient:
+    """A `Client`: one instance of an application."""
+
+    def __init__(
+        self, core: ClusterCore, instance: Instance, session_s: float, patience_s: float, delivery_s: float
+    ) -> None:
+        self._core, self.instance = core, instance
+        self._session_s, self._patience_s, self._delivery_s = session_s, patience_s, delivery_s
+        self._producers: list[SimulatedProducer] = []
+
+    def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> ConsumerPort:
+        return SimulatedConsumer(
+            self._core,
+            self.instance,
+            group,
+            auto_offset_reset,
+            session_s=self._session_s,
+            patience_s=self._patience_s,
+        )
+
+    def reader(self) -> ConsumerPort:
+        return SimulatedConsumer(self._core, self.instance, None, session_s=0.0, patience_s=0.0)
+
+    def producer(self) -> ProducerPort:
+        producer = SimulatedProducer(self._core, self.instance, delivery_timeout_s=self._delivery_s)
+        self._producers.append(producer)
+        return producer
+
+    def admin(self) -> AdminPort:
+        return SimulatedAdmin(self._core, self.instance)
+
+    def open_writes(self) -> list[Write]:
+        return [write for producer in self._producers for write in producer.open]
+
+    def go_on(self) -> None:
+        """See `SimulatedCluster.settle`."""
+        for producer in self._producers:
+            producer.go_on()
