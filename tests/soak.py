@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kafetrain.testing.apache_kafka_cluster import ApacheKafkaCluster
-from tests.integration.faults.history import BrokenPromise
+from tests.integration.faults.history import BrokenPromise, History
 from tests.integration.faults.scenario import Process, Scenario
 from tests.integration.faults.worker import Plan
 from tests.integration.own_kafka import distribution
@@ -60,7 +60,15 @@ class Soak:
             print(f"{ends_at - time.monotonic():5.0f} s left: {said}", file=sys.stderr)
 
     def _any(self) -> Process:
-        return self.running.pop(self._chance.randrange(len(self.running)))
+        process = self.running.pop(self._chance.randrange(len(self.running)))
+        self.wait_until_it_works(process)  # before that, SIGTERM is not yet handled
+        return process
+
+    def wait_until_it_works(self, process: Process) -> None:
+        def works(history: History) -> bool:
+            return any(event.pid == process.pid for event in history.events)
+
+        self._scenario.wait_for(f"process {process.pid} works", works, timeout=120)
 
     def _kill(self) -> str:
         process = self._any()
@@ -115,6 +123,8 @@ def main() -> int:
             with scenario.producing(PLANS):
                 soak = Soak(cluster, scenario, options.seed)
                 soak.run(options.minutes * 60)
+                for process in soak.running:
+                    soak.wait_until_it_works(process)
             scenario.wait_until_settled(timeout=180)
             last = soak.running.pop()
             for process in soak.running:

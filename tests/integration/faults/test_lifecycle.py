@@ -12,13 +12,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from loguru import logger
 
 from kafetrain import ConfigurationError, ConstantBackoff, ErrorTracker, KafkaConsumer, Record, Settings
 from kafetrain import get_retry_attempt as attempt_of
+from kafetrain.client.kafka_python import KafkaPythonClient
+from kafetrain.client.kafka_python_admin import KafkaPythonAdmin
+from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.ports import ClientError
 from tests.waiting import wait_for
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.integration.cluster"]
 pytestmark = pytest.mark.kafka
 
-CYCLES = 30
+STARTS, SIDE_BY_SIDE = 100, 5
 SECRET = "not-for-your-eyes"
 
 
@@ -132,6 +135,67 @@ def test_topics_that_break_a_promise_leave_nothing_running(
     before.wait_until_freed()
 
 
+class FailingStep:
+    """Counts what a start asks of the client, and fails the nth of it."""
+
+    ASKED = (
+        (KafkaPythonClient, ("admin", "producer", "reader", "group_consumer")),
+        (KafkaPythonAdmin, ("describe_topics", "topic_configs", "create_topics", "committed", "set_committed")),
+        (KafkaPythonConsumer, ("subscribe", "assign", "end_offsets", "beginning_offsets")),
+    )
+
+    def __init__(self, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self._nth, self._mutex = 0, nth, threading.Lock()
+        for kind, names in self.ASKED:
+            for name in names:
+                monkeypatch.setattr(kind, name, self._counting(getattr(kind, name)))
+
+    def _counting(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            with self._mutex:
+                self.count += 1
+                fails = self.count == self._nth
+            if fails:
+                raise ClientError(f"no {step.__name__} today")
+            return step(*arguments, **options)
+
+        return count
+
+
+class Handled:
+    """A handler that tells of the first record."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, record: Record) -> None:
+        self._event.set()
+
+
+def test_a_start_that_fails_at_any_step_leaves_nothing_running(
+    cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
+) -> None:
+    topic, steps = kafetrain_topic(1), 0
+    cluster.write(topic, b"k", b"")
+    while True:
+        handled, before = threading.Event(), Resources()
+        with pytest.MonkeyPatch.context() as patched:
+            failing = FailingStep(steps + 1, patched)
+            consumer = KafkaConsumer.resilient(make_settings(), topic, Handled(handled))
+            try:
+                with consumer:
+                    wait_for("it works", handled.is_set, check=consumer.check)
+                failed = None
+            except ClientError as error:
+                failed = error
+        before.wait_until_freed()
+        if failing.count <= steps:
+            break
+        steps += 1
+        assert failed is None or str(failed).endswith(" today")
+    assert steps > 8, "all of them were failed in turn"
+
+
 def test_a_start_that_fails_in_its_last_step_leaves_nothing_running(
     cluster: Cluster,
     kafetrain_topic: TopicFactory,
@@ -148,26 +212,43 @@ def test_a_start_that_fails_in_its_last_step_leaves_nothing_running(
     before.wait_until_freed()
 
 
-def test_thirty_starts_and_stops_leave_no_thread_and_no_descriptor(
+def test_a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings
 ) -> None:
-    topic, settings = kafetrain_topic(2), make_settings()
+    """Several at a time, since most of it is waiting."""
+    settings = [(kafetrain_topic(2), make_settings()) for _ in range(SIDE_BY_SIDE)]
 
-    def cycle() -> None:
+    def start_and_stop(topic: str, settings: Settings, offset: int, errors: list[BaseException]) -> None:
         handled = threading.Event()
-        (sent,) = cluster.write(topic, b"k", b"")
 
         def handle(record: Record) -> None:
-            if record.offset == sent.offset:
+            if record.offset == offset:
                 handled.set()
 
-        with KafkaConsumer.resilient(settings, topic, handle):
-            assert handled.wait(30), f"record {sent.offset} was not handled"
-        assert cluster.committed(settings.group_id, topic)[0][0] == sent.offset + 1
+        try:
+            with KafkaConsumer.resilient(settings, topic, handle):
+                assert handled.wait(30), f"record {offset} was not handled"
+        except BaseException as error:
+            errors.append(error)
+
+    def cycle() -> None:
+        sent = [cluster.write(topic, b"k", b"")[0].offset for topic, _ in settings]
+        errors = list[BaseException]()
+        threads = [
+            threading.Thread(target=start_and_stop, args=(*each, offset, errors))
+            for each, offset in zip(settings, sent, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        for (topic, own), offset in zip(settings, sent, strict=True):
+            assert cluster.committed(own.group_id, topic)[0][0] == offset + 1
 
     cycle()  # whatever is made once for a process, and the connections of the test's own clients
     before = Resources()
-    for _ in range(CYCLES):
+    for _ in range(STARTS // SIDE_BY_SIDE):
         cycle()
     before.wait_until_freed()
 

@@ -1,4 +1,4 @@
-"""Three brokers, everything on all of them: one dies, leaders move, it comes back; later each is restarted in turn."""
+"""Three brokers, everything on all of them: one dies, leaders move, it comes back, and leaders move again."""
 
 from __future__ import annotations
 
@@ -62,22 +62,6 @@ def test_a_broker_dies_and_comes_back_while_leaders_move(cluster: ApacheKafkaClu
         cluster.nodes[dead].start()
         wait_for("it leads again", lambda: dead in cluster.leaders(scenario.topic).values(), timeout=60)
         wait_until_all_goes_on(scenario, *both)
-    finish(scenario, both)
-
-
-def test_brokers_are_restarted_one_after_the_other(cluster: ApacheKafkaCluster, scenario: Scenario) -> None:
-    topics = [scenario.topic, *(f"{prefix}-{scenario.topic}" for prefix in ("retry", "redirect", "dlq"))]
-    with scenario.producing():
-        both = scenario.start(), scenario.start()
-        wait_until_all_goes_on(scenario, *both)
-        for node in cluster.nodes:
-            node.stop()
-            node.start()
-            wait_for("every copy is there", lambda: all(map(cluster.in_sync, topics)), timeout=60)
-    finish(scenario, both)
-
-
-def finish(scenario: Scenario, both: tuple[Process, Process]) -> None:
     scenario.wait_until_settled()
     both[0].stop()
     scenario.finish(both[1]).retries_end_once()
