@@ -7,7 +7,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from kafetrain.client.connection import TRANSACTION_TIMEOUT_MS
+from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
 from kafetrain.settings_checks import nearest
 
 __all__ = ["check_client", "check_client_options", "check_delivery", "check_security"]
@@ -109,6 +109,9 @@ def check_client_options(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     elif find_spec("confluent_kafka") is not None:
         yield from _of_confluent(options)
         yield from _check_deadlines(options, ".")
+        session = options.get("session.timeout.ms", SESSION_TIMEOUT_MS)
+        if isinstance(session, int) and options.get("max.poll.interval.ms", session) < session:
+            yield "client_options", f"max.poll.interval.ms must be at least session.timeout.ms ({session})"
 
 
 # The client libraries are slow to import, and rarely needed here.
@@ -138,8 +141,6 @@ def _of_confluent(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _check_deadlines(options: Mapping[str, Any], separator: str) -> Iterator[tuple[str, str]]:
-    from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS
-
     delivery_name, session_name, max_poll_name, request_name = (
         name.replace("_", separator)
         for name in ("delivery_timeout_ms", "session_timeout_ms", "max_poll_interval_ms", "request_timeout_ms")

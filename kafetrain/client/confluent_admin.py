@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as LibraryPartition
 from confluent_kafka.admin import ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from kafetrain.client.confluent_errors import client_error, error_of, is_retriable
-from kafetrain.client.ports import ClientError, Committed, TopicDescription, TopicSpec
+from kafetrain.client.ports import AdminPort, ClientError, Committed, TopicDescription, TopicSpec
 from kafetrain.record import TopicPartition
 
 __all__ = ["ConfluentAdmin"]
@@ -29,8 +29,11 @@ _HAS_MEMBERS = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
 class ConfluentAdmin:
     """An `AdminPort`. What may succeed a moment later is tried again, within the request timeout."""
 
-    def __init__(self, admin: Any, timeout_s: float) -> None:
+    def __init__(self, admin: Any, timeout_s: float, build_reader: Callable[[], AdminPort] | None = None) -> None:
         self._admin, self._timeout_s = admin, timeout_s
+        self._build_reader = build_reader
+        self._reader: AdminPort | None = None  # built when committed offsets are asked for
+        self._building = threading.Lock()
         self._closing = threading.Event()
 
     def describe_topics(self, topics: Collection[str]) -> Mapping[str, TopicDescription]:
@@ -123,8 +126,14 @@ class ConfluentAdmin:
         self._wait_until(doing, has_enough)
 
     def committed(self, group: str, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Committed]:
+        """The library reads on behind a commit's metadata, where that has no NUL at its end: what it gives then is that
+        and garbage, or a decoding error. So another client is asked, as far as one can be."""
         if not partitions:
             return {}
+        if self._build_reader is not None:
+            with self._building:
+                self._reader = self._reader or self._build_reader()
+            return self._reader.committed(group, partitions)
 
         def read() -> dict[TopicPartition, Committed]:
             places = [LibraryPartition(*partition) for partition in sorted(partitions)]
@@ -195,6 +204,9 @@ class ConfluentAdmin:
     def close(self) -> None:
         self._closing.set()
         self._admin = None  # which ends it
+        with self._building:
+            if self._reader is not None:
+                self._reader.close()
 
     def _list_offsets(
         self, partitions: Collection[TopicPartition], spec: Callable[[], Any]

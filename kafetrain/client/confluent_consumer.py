@@ -49,7 +49,13 @@ class ConfluentConsumer(ConsumerPort):
         self._build_admin = build_admin
         self._admin: ConfluentAdmin | None = None  # built when offsets are asked for
         self._inbox = Inbox()
-        self._thread = ConsumerThread(consumer, self._name, self._inbox, **options)
+        self._thread = ConsumerThread(
+            consumer,
+            self._name,
+            self._inbox,
+            lambda places: self._own_admin().committed(group or "", places),
+            **options,
+        )
         self._assigned: set[TopicPartition] = set()  # without a group
 
     def subscribe(self, topics: Collection[str], events: RebalanceEvents) -> None:

@@ -48,12 +48,14 @@ class ConsumerThread:
         consumer: Any,
         name: str,
         inbox: Inbox,
+        ask_committed: Callable[[Collection[TopicPartition]], Mapping[TopicPartition, Committed]],
         *,
         begins_at_end: bool = False,
         is_cooperative: bool = False,
         max_poll_interval_s: float = float("inf"),
     ) -> None:
         self._consumer, self._name, self._inbox = consumer, name, inbox
+        self._ask_committed = ask_committed
         self._begins_at_end, self._is_cooperative = begins_at_end, is_cooperative
         self._max_poll_interval_s = max_poll_interval_s
         self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -268,23 +270,30 @@ class ConsumerThread:
             return
         self._settle_at = time.monotonic() + RETRY_AFTER_S
         try:
-            asked = [LibraryPartition(*place) for place in sorted(self._unsettled)]
-            for answer in self._consumer.committed(asked, SETTLE_TIMEOUT_S):
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
-                place = TopicPartition(answer.topic, answer.partition)
-                offset = answer.offset if answer.offset >= 0 else self._reset_position(answer)
+            for place, committed in self._committed(sorted(self._unsettled)).items():
+                offset = self._reset_position(place) if committed is None else committed
                 self._consumer.seek(LibraryPartition(*place, offset))
                 self._unsettled.discard(place)
                 self._inbox.begins_at(place, offset)
-        except KafkaException as error:
+        except (KafkaException, ClientError) as error:
             found = error_of(error)
-            if found.fatal() or found.code() in AUTH_ERRORS:
+            if found is not None and (found.fatal() or found.code() in AUTH_ERRORS):
                 raise
-            logger.debug("positions for {} are not known yet: {}", self._name, found)
+            logger.debug("positions for {} are not known yet: {}", self._name, error)
 
-    def _reset_position(self, partition: Any) -> int:
-        first, end = self._consumer.get_watermark_offsets(partition, SETTLE_TIMEOUT_S)
+    def _committed(self, places: list[TopicPartition]) -> dict[TopicPartition, int | None]:
+        try:
+            answers = self._consumer.committed([LibraryPartition(*place) for place in places], SETTLE_TIMEOUT_S)
+        except UnicodeDecodeError:  # of metadata, which the library reads too much of
+            known = self._ask_committed(places)
+            return {place: known[place].next_offset if place in known else None for place in places}
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {TopicPartition(a.topic, a.partition): a.offset if a.offset >= 0 else None for a in answers}
+
+    def _reset_position(self, place: TopicPartition) -> int:
+        first, end = self._consumer.get_watermark_offsets(LibraryPartition(*place), SETTLE_TIMEOUT_S)
         return int(end if self._begins_at_end else first)
 
     # Rebalances: the library calls these inside of poll

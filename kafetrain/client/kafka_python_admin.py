@@ -127,7 +127,9 @@ class KafkaPythonAdmin:
             group,
         )
         return {
-            TopicPartition(*place): Committed(answer.offset, answer.metadata or "")
+            TopicPartition(*place): Committed(
+                answer.offset, (answer.metadata or "").rstrip("\0")
+            )  # confluent-kafka writes a NUL
             for place, answer in answers.items()
             if answer.offset >= 0
         }

@@ -135,6 +135,19 @@ def test_offsets_of_a_group_are_read_back_with_their_metadata(cluster: Cluster) 
     assert cluster.admin.committed(group, [first, second]) == {first: Committed(7, "seven")}
 
 
+def test_metadata_that_the_other_client_committed_is_read_whole_and_with_nothing_behind_it(
+    either_cluster: Cluster,
+) -> None:
+    place = TopicPartition(either_cluster.topic(), 0)
+    others = {"confluent": "kafka-python", "kafka-python": "confluent"}[either_cluster.library]
+    other = client_of(others, {"bootstrap_servers": either_cluster.servers, "group_id": "g"}, {})
+    writer = either_cluster.close_later(other.admin())
+    for length in range(1, 60):
+        written = {place: Committed(5, "x" * length)}
+        writer.set_committed("shared", written)
+        assert either_cluster.admin.committed("shared", [place]) == written
+
+
 @pytest.mark.needs("rebalances")
 def test_offsets_of_a_group_with_members_are_theirs(cluster: Cluster) -> None:
     topic = cluster.topic()

@@ -77,6 +77,11 @@ def test_a_write_must_end_before_somebody_else_owns_its_partition(options: dict[
     assert f"must be below {limit}, or a late lock lands after the next owner" in error_of(client_options=options)
 
 
+def test_the_poll_interval_cannot_be_below_the_session() -> None:
+    text = error_of(client_options={"session.timeout.ms": 6_000, "max.poll.interval.ms": 5_500})
+    assert "max.poll.interval.ms must be at least session.timeout.ms (6000)" in text
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from tests.integration.faults.conftest import ScenarioFactory
+from tests.integration.faults.scenario import Scenario
 from tests.integration.faults.test_kill import PLANS
 from tests.integration.faults.test_rebalance import PLANS as LONG_PLANS
 from tests.integration.faults.test_rebalance import works
@@ -26,14 +27,24 @@ def test_after_a_kill_the_next_process_loses_nothing_and_keeps_the_order(
     scenario.finish(scenario.start())
 
 
-@pytest.mark.parametrize("assignor", ["", "cooperative-sticky"])
-def test_members_join_and_leave_under_load(new_scenario: ScenarioFactory, assignor: str) -> None:
-    scenario = new_scenario(4, keys=12, client="confluent", assignor=assignor, backoff_ms=100, work_ms=5)
+def test_members_join_and_leave_under_load(new_scenario: ScenarioFactory) -> None:
+    scenario = new_scenario(4, keys=12, client="confluent", assignor="cooperative-sticky", backoff_ms=100, work_ms=5)
+    join_and_leave(scenario, "confluent")
+
+
+def test_members_with_the_one_client_and_with_the_other_share_a_group(new_scenario: ScenarioFactory) -> None:
+    scenario = new_scenario(4, keys=12, client="kafka-python", backoff_ms=100, work_ms=5)
+    join_and_leave(scenario, "confluent")
+
+
+def join_and_leave(scenario: Scenario, second_client: str) -> None:
     with scenario.producing(LONG_PLANS):
         first = scenario.start()
         scenario.wait_for("the first process works alone", lambda history: works(history, first))
-        second = scenario.start()
+        second = scenario.start(client=second_client)
         scenario.wait_for("the second process takes part", lambda history: works(history, second))
+        at = len(scenario.history().events)
+        scenario.wait_for("both work", lambda h: works(h, first, since=at) and works(h, second, since=at))
         first.stop()
         at = len(scenario.history().events)
         scenario.wait_for("the second process works alone", lambda history: works(history, second, since=at))
