@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS
+from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
 from kafetrain.settings_checks import nearest
 
-__all__ = ["check_client", "check_client_options", "check_security"]
+__all__ = ["check_client", "check_client_options", "check_delivery", "check_security"]
 
 # Typed settings, by the names that the clients have for the same thing.
 _SHORTCUTS = {
@@ -32,6 +33,7 @@ _SHORTCUTS = {
         "ssl_keyfile": "ssl.key.location",
     },
 }
+_ABORTED_WITHIN = timedelta(seconds=10)  # how often brokers look for transactions that have timed out
 _NEEDS_LOGIN = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -43,6 +45,28 @@ def check_client(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "client", "confluent-kafka is not installed: pip install 'kafetrain[confluent]'"
     if values.get("sasl_mechanism") == "AWS_MSK_IAM":
         yield "sasl_mechanism", "confluent-kafka does not know AWS_MSK_IAM; kafka-python does"
+
+
+def check_delivery(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What transactions need of other settings."""
+    if values.get("delivery") != "transactional":
+        return
+    if (client := values.get("client") or "kafka-python") != "kafka-python":
+        yield "delivery", f'"transactional" needs client="kafka-python", and client is {client!r}'
+        return
+    timeout_ms = (values.get("client_options") or {}).get("transaction_timeout_ms", TRANSACTION_TIMEOUT_MS)
+    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1000:
+        yield "client_options", "transaction_timeout_ms must be a whole number of milliseconds, at least 1000"
+        return
+    least, restore = timedelta(milliseconds=timeout_ms) + _ABORTED_WITHIN, values.get("state_restore_timeout")
+    if restore is not None and restore < least:
+        yield (
+            "state_restore_timeout",
+            (
+                f'it must be at least {least.total_seconds():g}s with delivery="transactional": for so long an open '
+                f"transaction of an instance that died may hold up its successor"
+            ),
+        )
 
 
 def check_security(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

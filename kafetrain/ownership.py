@@ -7,7 +7,9 @@ nothing of it is under way, so that its next owner finds every write of ours in 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
@@ -43,6 +45,9 @@ class Owned(Protocol):
     def to_commit(self) -> Committed | None:
         """The position, where it has moved past `committed`."""
 
+    def position_with(self, completed: Collection[int]) -> Committed:
+        """The position, were these offsets complete too; never below `committed`. A transaction's thread asks."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Assigned:
@@ -73,7 +78,8 @@ class Ownership(Generic[P]):
     """Of one consumer. It is the consumer's `RebalanceEvents`; all else is for the loop's thread.
 
     `claim` is told of partitions that are assigned: they deliver nothing until `begin`. `release` is told of those that
-    are gone. Running work is waited for at most `patience_s`.
+    are gone. `disown` is told of lost ones at once, on the client's thread. Running work is waited for at most
+    `patience_s`.
     """
 
     def __init__(
@@ -83,9 +89,12 @@ class Ownership(Generic[P]):
         patience_s: float,
         claim: Callable[[Collection[TopicPartition]], None],
         release: Callable[[Collection[TopicPartition], Collection[P]], None],
+        disown: Callable[[Collection[TopicPartition]], None] = lambda places: None,
     ) -> None:
         self._consumer, self._clock, self._patience_s = consumer, clock, patience_s
-        self._claim, self._release = claim, release
+        self._claim, self._release, self._disown = claim, release, disown
+        self._committing = threading.Lock()  # while a commit of the loop is under way, and to change the next
+        self._in_transactions: frozenset[TopicPartition] = frozenset()
         self._events: SimpleQueue[_Assigned | _Lost | _Handover] = SimpleQueue()
         self._handovers: list[_Handover] = []
         self._next_commit = 0.0
@@ -101,6 +110,7 @@ class Ownership(Generic[P]):
         self._events.put(_Assigned(partitions))
 
     def lost(self, partitions: frozenset[TopicPartition]) -> None:
+        self._disown(partitions)
         self._events.put(_Lost(partitions))
 
     def revoking(
@@ -160,7 +170,13 @@ class Ownership(Generic[P]):
                 handover.still_writing = tuple(parts)
                 self._give_up(handover.partitions)
             if not any(part.writing for part in handover.still_writing):
-                handover.answer = handover.abandoned
+                # A transaction may have committed more since then.
+                committed = {part.place: part.committed for part in handover.still_writing}
+                handover.answer = {
+                    place: offset
+                    for place, offset in handover.abandoned.items()
+                    if offset.next_offset > committed.get(place, -1)
+                }
                 self._handovers.remove(handover)
 
     def commit_if_due(self) -> None:
@@ -170,7 +186,12 @@ class Ownership(Generic[P]):
     def commit(self) -> None:
         """Commit what has moved. A refusal is no error: what is not committed is delivered again."""
         self._next_commit = self._clock.monotonic() + COMMIT_EVERY_S
-        offsets = {part.place: offset for part in self if (offset := part.to_commit()) is not None}
+        with self._committing:
+            self._commit_all_but(self._in_transactions)
+
+    def _commit_all_but(self, others: frozenset[TopicPartition]) -> None:
+        mine = [part for part in self if part.place not in others]
+        offsets = {part.place: offset for part in mine if (offset := part.to_commit()) is not None}
         if not offsets:
             return
         try:
@@ -184,6 +205,33 @@ class Ownership(Generic[P]):
         else:
             for place, offset in offsets.items():
                 self.partitions[place].committed = offset.next_offset
+
+    # The thread of a transaction
+
+    @contextmanager
+    def carrying(
+        self, completed: Mapping[TopicPartition, Collection[int]]
+    ) -> Iterator[Mapping[TopicPartition, Committed]]:
+        """What a transaction commits that completes these offsets; committed where it ends without an error.
+
+        Nobody else commits the partitions meanwhile: of two commits the later one counts, and the offsets of a
+        transaction are as old as their request, not as its end.
+        """
+        with self._committing:
+            parts = {place: part for place in completed if (part := self.partitions.get(place)) is not None}
+            if parts.keys() != completed.keys():
+                raise NotOwnerError("a partition of the transaction was given up")
+            offsets = {place: part.position_with(completed[place]) for place, part in parts.items()}
+            self._in_transactions = frozenset(parts)
+        try:
+            yield offsets
+            for place, offset in offsets.items():
+                parts[place].committed = offset.next_offset
+        finally:
+            with self._committing:
+                self._in_transactions = frozenset()
+
+    # The loop's thread
 
     def close(self, work_on: Callable[[], object]) -> None:
         """Start nothing more; call `work_on` until running work has ended or had its time; commit; leave the group."""

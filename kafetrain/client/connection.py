@@ -15,6 +15,7 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "REQUEST_TIMEOUT_MS",
     "SESSION_TIMEOUT_MS",
+    "TRANSACTION_TIMEOUT_MS",
     "ConnectionSettings",
 ]
 
@@ -29,6 +30,9 @@ DELIVERY_TIMEOUT_MS = SESSION_TIMEOUT_MS * 8 // 10
 
 REQUEST_TIMEOUT_MS = DELIVERY_TIMEOUT_MS // 2
 """Of producers and admin clients. Half, so that a write is tried a second time when a broker has gone silent."""
+
+TRANSACTION_TIMEOUT_MS = 10_000
+"""After this time the brokers abort a transaction whose producer is gone; readers wait for that."""
 
 BOOTSTRAP_TIMEOUT_MS = 10_000
 MAX_BLOCK_MS = 10_000

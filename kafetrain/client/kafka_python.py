@@ -14,14 +14,16 @@ from kafetrain.client.connection import (
     MAX_REQUEST_BYTES,
     REQUEST_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
+    TRANSACTION_TIMEOUT_MS,
     ConnectionSettings,
 )
 from kafetrain.client.kafka_python_admin import KafkaPythonAdmin
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
+from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.client.kafka_python_workarounds import net_client_factory
-from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort
+from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort, TransactionalProducerPort
 
 __all__ = [
     "OWNED_OPTIONS",
@@ -53,6 +55,15 @@ OWNED_OPTIONS = frozenset(
     }
 )
 """Options that a promise of kafetrain depends on, so that no user may set them."""
+
+_PRODUCER_DEFAULTS = {
+    "compression_type": "gzip",
+    "max_request_size": MAX_REQUEST_BYTES,
+    "linger_ms": 0,
+    "retry_backoff_ms": 20,
+    "max_block_ms": MAX_BLOCK_MS,
+    "metrics_enabled": False,
+}
 
 _SECRETS = ("sasl_plain_password", "ssl_password")
 
@@ -94,7 +105,7 @@ class KafkaPythonClient:
         )
 
     def producer(self) -> ProducerPort:
-        delivery_ms = self._options.get("delivery_timeout_ms", self._session_timeout_ms() * 8 // 10)
+        delivery_ms = self._delivery_timeout_ms()
         request_ms = self._options.get("request_timeout_ms", delivery_ms // 2)
         linger_ms = self._options.get("linger_ms", 0)
         ours = {
@@ -104,24 +115,39 @@ class KafkaPythonClient:
             # The library wants this order; request_timeout_ms may be meant for the consumers.
             "request_timeout_ms": max(1, min(request_ms, delivery_ms - linger_ms)),
         }
-        defaults = {
-            "compression_type": "gzip",
-            "max_request_size": MAX_REQUEST_BYTES,
-            "linger_ms": 0,
-            "retry_backoff_ms": 20,
-            "max_block_ms": MAX_BLOCK_MS,
-            "metrics_enabled": False,
-        }
 
         def build(api_version: Any = None) -> Any:
             known = {} if api_version is None else {"api_version": api_version}
-            return self._build("producer", KafkaProducer, defaults, {**ours, **known})
+            return self._build("producer", KafkaProducer, _PRODUCER_DEFAULTS, {**ours, **known})
 
         return KafkaPythonProducer(
             build,
             delivery_timeout_s=delivery_ms / 1000,
             max_block_s=self._options.get("max_block_ms", MAX_BLOCK_MS) / 1000,
         )
+
+    def transactional_producer(self, id: str, consumer: ConsumerPort) -> TransactionalProducerPort:
+        if not isinstance(consumer, KafkaPythonConsumer):
+            raise TypeError(f"a {type(consumer).__name__} is no consumer of this client")
+        timeout_ms = self._options.get("transaction_timeout_ms", TRANSACTION_TIMEOUT_MS)
+        # What is not acknowledged before the brokers abort its transaction never counts.
+        delivery_ms = max(2, min(self._delivery_timeout_ms(), timeout_ms * 8 // 10))
+        ours = {
+            "acks": "all",
+            "enable_idempotence": True,
+            "transactional_id": id,
+            "transaction_timeout_ms": timeout_ms,
+            "delivery_timeout_ms": delivery_ms,
+            "request_timeout_ms": delivery_ms // 2,
+            "linger_ms": 0,
+            "retry_backoff_ms": 5,  # each small transaction waits that long for the end of the one before
+        }
+        producer = self._build("producer", KafkaProducer, _PRODUCER_DEFAULTS, ours)
+        return KafkaPythonTransactions(producer, consumer.membership, timeout_s=timeout_ms / 1000)
+
+    @property
+    def delivery_timeout_s(self) -> float:
+        return self._delivery_timeout_ms() / 1000
 
     def admin(self) -> AdminPort:
         timeout_ms = self._options.get("request_timeout_ms", REQUEST_TIMEOUT_MS)
@@ -160,6 +186,9 @@ class KafkaPythonClient:
         if isinstance(error, AUTH_ERRORS):
             return client_error(error, f"the {role} was refused by Kafka at {servers}; check the sasl_ settings")
         return client_error(error, f"the {role} could not connect to Kafka at {servers}")
+
+    def _delivery_timeout_ms(self) -> int:
+        return int(self._options.get("delivery_timeout_ms", self._session_timeout_ms() * 8 // 10))
 
     def _session_timeout_ms(self) -> int:
         return int(self._options.get("session_timeout_ms", SESSION_TIMEOUT_MS))

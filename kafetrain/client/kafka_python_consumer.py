@@ -131,6 +131,14 @@ class KafkaPythonConsumer:
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._list_offsets(partitions, OffsetSpec.EARLIEST)
 
+    def membership(self) -> Any:
+        """The library's group metadata, for its transactions. Any thread. `NotOwnerError`: no member at the moment."""
+        found = self._consumer.group_metadata()
+        # Without these two a broker takes any transaction: that is how clients work that know no groups.
+        if found.generation_id < 0 or not found.member_id:
+            raise NotOwnerError(f"this is no member of {self._name} at the moment")
+        return found
+
     def close(self) -> None:
         if self._closing.is_set():
             return

@@ -21,6 +21,7 @@ from kafka.producer.transaction_manager import TransactionState
 from kafetrain.client.kafka_python_refusals import check_files, explained, is_final
 
 __all__ = [
+    "REJECTIONS",
     "GroupJoin",
     "abandon",
     "deliver_what_came_before_the_end",
@@ -231,7 +232,7 @@ class GroupJoin:
 # Producing
 
 # The broker has not appended these, and never will.
-_REJECTIONS = (
+REJECTIONS = (
     kafka_errors.MessageSizeTooLargeError,
     kafka_errors.RecordListTooLargeError,
     kafka_errors.InvalidTopicError,
@@ -256,7 +257,7 @@ def keep_producer_usable_after_rejections(producer: Any) -> None:
 
     def classify_batch_error(error: Any, batch: Any, log_start_offset: int = -1) -> Any:
         verdict = classify(error, batch, log_start_offset=log_start_offset)
-        if verdict == transactions.ERROR_CLASS_FATAL and isinstance(error, _REJECTIONS):
+        if verdict == transactions.ERROR_CLASS_FATAL and isinstance(error, REJECTIONS):
             transactions.set_sequence_number(batch.topic_partition, batch.records.base_sequence)
             return transactions.ERROR_CLASS_RETRIABLE  # here: fail this batch, and nothing more
         return verdict

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kafetrain.errors import KafetrainError
 from kafetrain.record import Headers, Record, TopicPartition
@@ -23,12 +23,15 @@ __all__ = [
     "ConsumerPort",
     "NotOwnerError",
     "OffsetOutOfRangeError",
+    "OutcomeUnknownError",
     "OutgoingRecord",
     "ProducerPort",
     "RebalanceEvents",
     "RecordTooLargeForClientError",
     "TopicDescription",
     "TopicSpec",
+    "TransactionalClient",
+    "TransactionalProducerPort",
 ]
 
 
@@ -51,6 +54,10 @@ class OffsetOutOfRangeError(ClientError):
         self.partitions = frozenset(partitions)
         names = ", ".join(f"{p.topic}[{p.partition}]" for p in sorted(self.partitions))
         super().__init__(f"the position is out of range in {names}")
+
+
+class OutcomeUnknownError(ClientError):
+    """A transaction was to be committed, and nobody says whether it was. A new producer of its id settles it."""
 
 
 class RecordTooLargeForClientError(ClientError):
@@ -155,6 +162,29 @@ class ProducerPort(Protocol):
     def close(self, timeout: timedelta) -> None: ...
 
 
+class TransactionalProducerPort(Protocol):
+    """Transactions that carry the offsets of one consumer, and are refused once that one has lost its membership.
+
+    One thread calls it. After any error it is of no more use: `close` it, and build another one of the same id, which
+    ends whatever is open. Every call is bounded.
+    """
+
+    def begin(self) -> None:
+        """The consumer's membership of this moment is what the commit is checked by. `NotOwnerError`: it has none."""
+
+    def send(self, record: OutgoingRecord) -> Future[int]:
+        """As `ProducerPort.send`, but that it counts only with the commit. Any error spoils the transaction."""
+
+    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Everything that was sent is acknowledged: make it durable together with these offsets, at least one.
+
+        `OutcomeUnknownError`: nobody says whether that was done. Any other error: it was not, and never will be;
+        `NotOwnerError` where the consumer's group has gone on without it."""
+
+    def close(self) -> None:
+        """Abort what is open, as far as brokers answer soon, and free everything."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
     """A topic as the cluster has it. `topic_id` is empty where the broker does not tell."""
@@ -220,3 +250,16 @@ class Client(Protocol):
     def producer(self) -> ProducerPort: ...
 
     def admin(self) -> AdminPort: ...
+
+
+@runtime_checkable
+class TransactionalClient(Protocol):
+    """What a `Client` has besides, where its library has transactions that a consumer's membership fences."""
+
+    def transactional_producer(self, id: str, consumer: ConsumerPort) -> TransactionalProducerPort:
+        """For the offsets of `consumer`, a group consumer of this client. On return no transaction of `id` is open any
+        more: one that was being committed is committed, any other is aborted."""
+
+    @property
+    def delivery_timeout_s(self) -> float:
+        """Within this time a write is durable or has failed."""

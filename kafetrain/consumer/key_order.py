@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
@@ -47,9 +47,10 @@ class SourcePartition:
         *,
         whole_batches: bool,
         is_writing: Callable[[], bool] = lambda: False,
+        ledger: Ledger | None = None,
     ) -> None:
         self.place, self.metadata = place, metadata
-        self.ledger = Ledger(next_offset)
+        self.ledger = ledger or Ledger(next_offset)
         self.committed = next_offset
         self.full = False
         self.mutex = threading.Lock()
@@ -113,6 +114,10 @@ class SourcePartition:
         self.collect()
         next_offset = self.ledger.next_offset
         return Committed(next_offset, self.metadata) if next_offset > self.committed else None
+
+    def position_with(self, completed: Collection[int]) -> Committed:
+        """The position, were these offsets complete too; any thread, where the ledger is a shared one."""
+        return Committed(max(self.committed, self.ledger.next_offset_with(completed)), self.metadata)
 
     def leave(self) -> None:
         """Start nothing new. What waits for a future that has not begun is called off; it stays incomplete."""

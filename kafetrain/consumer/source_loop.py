@@ -18,6 +18,7 @@ from kafetrain.consumer.key_order import SourcePartition
 from kafetrain.ownership import Ownership, by_topic
 from kafetrain.record import Handler, TopicPartition
 from kafetrain.settings import Settings
+from kafetrain.shared_ledger import SharedLedger
 from kafetrain.threads import Workers
 from kafetrain.tracker import ErrorTracker
 from kafetrain.tracker.state import Claim, Side
@@ -47,9 +48,12 @@ class SourceLoop:
         self._compose, self._consumer, self._workers = compose, consumer, workers
         self._settings, self._clock, self._tracker = settings, clock, tracker
         patience_s = settings.shutdown_timeout.total_seconds()
-        self._owned = Ownership[SourcePartition](consumer, clock, patience_s, self._claim, self._release)
+        self._owned = Ownership[SourcePartition](consumer, clock, patience_s, self._claim, self._release, self._disown)
         self._fatal: BaseException | None = None
+        self._transactor = None if tracker is None else tracker.parts.transactor(consumer, self._owned.carrying)
         consumer.subscribe(topics, self._owned)
+        if self._transactor is not None:
+            self._transactor.start()
 
     def step(self) -> None:
         if self._tracker is not None:
@@ -70,7 +74,11 @@ class SourceLoop:
 
     def close(self) -> None:
         """Start nothing more, let running handlers end, commit, leave the group. Bounded by `shutdown_timeout`."""
-        self._owned.close(self._poll_only)
+        try:
+            self._owned.close(self._poll_only)
+        finally:
+            if self._transactor is not None:
+                self._transactor.stop()
 
     def _poll_only(self) -> None:
         # Keeps the membership while running handlers end; what it delivers is dropped, and not begun in any ledger.
@@ -82,13 +90,18 @@ class SourceLoop:
     def _claim(self, places: Collection[TopicPartition]) -> None:
         if self._tracker is not None:
             for topic, numbers in by_topic(places).items():
-                self._tracker.state.claim(Side.SOURCE, self._tracker.state.topic(topic), numbers)
+                prepared = self._tracker.state.topic(topic)
+                self._tracker.state.claim(Side.SOURCE, prepared, numbers, path=self._transactor)
 
     def _release(self, places: Collection[TopicPartition], gone: Collection[SourcePartition]) -> None:
         if self._tracker is not None:
             for topic, numbers in by_topic(places).items():
                 if topic in self._tracker.state.topics:
                     self._tracker.state.release(Side.SOURCE, self._tracker.state.topic(topic), numbers)
+
+    def _disown(self, places: Collection[TopicPartition]) -> None:
+        if self._tracker is not None:
+            self._tracker.state.lose(Side.SOURCE, places)
 
     def _take_over(self) -> None:
         """Begin with assigned partitions whose locks are restored."""
@@ -117,6 +130,7 @@ class SourceLoop:
                 self._set_fatal,
                 whole_batches=self._settings.concurrency == 1,
                 is_writing=partial(_writes, claim),
+                ledger=None if self._transactor is None else SharedLedger(position),
             )
             self._owned.begin(part)
 

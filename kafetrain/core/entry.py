@@ -72,6 +72,8 @@ class Entry:
     """Where the redirect topic holds this version."""
     readable: bool = True
     """False: the value in the log was garbage; key, attempt and due come with the retry record."""
+    atomic: bool = False
+    """Written in one transaction with its retry record, or after it: where the one is, so is the other."""
 
     def failed(self, *, due_ms: int, now_ms: int, error_type: str, error: str) -> Entry:
         """After one more execution that failed."""
@@ -109,6 +111,8 @@ def encode_entry(entry: Entry) -> bytes:
         fields["error_type"], fields["error"] = entry.error_type, entry.error
     if entry.dead_at is not None:
         fields["dlq_partition"], fields["dlq_offset"] = entry.dead_at
+    if entry.atomic:
+        fields["atomic"] = True
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -140,6 +144,7 @@ def decode_entry(value: bytes, log_offset: int) -> Entry:
             error=_text(fields.get("error")),
             dead_at=dead_at,
             log_offset=log_offset,
+            atomic=fields.get("atomic") is True,
         )
     except (KeyError, ValueError, TypeError, binascii.Error) as error:
         raise Unreadable(str(error)) from None

@@ -37,6 +37,13 @@ class Ledger:
         if offset > missing_from:
             self.complete_range(missing_from, offset - 1)
 
+    def begin_to(self, position: int) -> None:
+        """Everything below `position` has been read: what is missing at the end does not exist either."""
+        missing_from = self._end
+        if position > missing_from:
+            self._end = position
+            self.complete_range(missing_from, position - 1)
+
     def begin_all(self, offsets: Sequence[int]) -> None:
         """As `begin`, for a batch."""
         if offsets and offsets[0] == self._end and offsets[-1] - offsets[0] + 1 == len(offsets):
@@ -70,6 +77,14 @@ class Ledger:
             firsts[low:high], lasts[low:high] = [first], [last]
             self._behind += last - first + 1
         return self.next_offset
+
+    def next_offset_with(self, completed: Iterable[int]) -> int:
+        """Where `next_offset` would be, were these complete as well. Changes nothing."""
+        copy = Ledger(self.next_offset)
+        copy._end, copy._firsts, copy._lasts = self._end, self._firsts.copy(), self._lasts.copy()
+        for first, last in ranges_of(set(completed)):
+            copy.complete_range(first, last)
+        return copy.next_offset
 
 
 def ranges_of(offsets: Iterable[int]) -> list[tuple[int, int]]:

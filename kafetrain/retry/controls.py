@@ -8,10 +8,11 @@ happens to that key: what is read of it is laid aside, and its next control reco
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from loguru import logger
 
@@ -28,6 +29,7 @@ from kafetrain.retry.partition import RetryPartition
 from kafetrain.retry.replay import Job, Replay
 from kafetrain.tracker.parts import Parts
 from kafetrain.tracker.state import TrackerState
+from kafetrain.tracker.write_path import Work
 from kafetrain.tracker.writes import DeadLetter
 
 __all__ = ["Controls"]
@@ -99,8 +101,10 @@ class Controls:
             self._done(chain, control, "nothing to release")
             return
         headers = audit_headers(control.audit)
-        sequence = self._parts.writes.tombstone(self._outcomes.topic, control.id, entry.key, headers)
-        self._write(chain, control, sequence, "released")
+        tombstone = self._outcomes.writes(self._part).tombstone
+        self._write(
+            chain, control, partial(tombstone, self._outcomes.topic, control.id, entry.key, headers), "released"
+        )
 
     def _retry_now(self, chain: tuple[int, ChainKey], control: Control, entry: Entry | None) -> None:
         held = self._part.schedule.held.get((control.id.partition, control.id.offset))
@@ -111,10 +115,11 @@ class Controls:
         if held is not None:
             held.busy = True  # or it might run while its entry is written, and its outcome be undone by that
         entry = replace(entry, due_ms=now_ms, log_offset=-1)
-        sequence = self._parts.writes.entry(self._outcomes.topic, control.id, entry, audit_headers(control.audit))
+        headers, write = audit_headers(control.audit), self._outcomes.writes(self._part).entry
+        work = partial(write, self._outcomes.topic, control.id, entry, headers)
         self._part.lay_aside(chain)
         put_back = None if held is None else partial(self._part.put_back, held)
-        self._write(chain, control, sequence, "due now", put_back)
+        self._write(chain, control, work, "due now", put_back)
 
     def _skip(self, chain: tuple[int, ChainKey], control: Control, entry: Entry | None) -> None:
         if entry is None or entry.state is not State.PENDING:
@@ -134,9 +139,9 @@ class Controls:
         letter = DeadLetter(
             DeadLetterState.SKIPPED, entry.attempt, entry.error_type, entry.error, entry.first_failure_ms
         )
-        headers = audit_headers(control.audit)
-        sequence = self._parts.writes.bury(self._outcomes.topic, self._outcomes.source(held), letter, headers)
-        self._write(chain, control, sequence, "skipped", partial(self._part.drop, held))
+        headers, bury = audit_headers(control.audit), self._outcomes.writes(self._part).bury
+        work = partial(bury, self._outcomes.topic, self._outcomes.source(held), letter, headers)
+        self._write(chain, control, work, "skipped", partial(self._part.drop, held), (held.at,))
 
     # Dead letters that run again
 
@@ -197,9 +202,10 @@ class Controls:
         self,
         chain: tuple[int, ChainKey],
         control: Control,
-        sequence: object,
+        work: Work[Any],
         result: str,
         then: Callable[[], None] | None = None,
+        completes: Collection[int] = (),
     ) -> None:
         self._asked[chain].busy = True
 
@@ -209,7 +215,8 @@ class Controls:
                     then()
             self._done(chain, control, result)
 
-        self._outcomes.write(self._part, sequence, written)  # type: ignore[arg-type]  # any kind of sequence
+        record, _ = self._asked[chain].queue[0]
+        self._outcomes.write(self._part, work, written, (record.offset, *completes))
 
     def _done(self, chain: tuple[int, ChainKey], control: Control, result: str) -> None:
         asked = self._asked[chain]

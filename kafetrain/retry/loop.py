@@ -60,7 +60,10 @@ class RetryLoop:
         self._settings, self._clock = parts.settings, parts.clock
         self._outcomes = Outcomes(self._name, handler, workers, parts, state)
         patience_s = self._settings.shutdown_timeout.total_seconds()
-        self._owned = Ownership[RetryPartition](consumer, self._clock, patience_s, self._claim, self._release)
+        self._owned = Ownership[RetryPartition](
+            consumer, self._clock, patience_s, self._claim, self._release, partial(state.lose, Side.RETRY)
+        )
+        self._transactor = parts.transactor(consumer, self._owned.carrying)
         self._open_reader, self._refetcher = open_reader, Refetcher(open_reader)
         self._purge = Purge(parts, state)
         self._purging: Future[None] | None = None
@@ -71,6 +74,8 @@ class RetryLoop:
         self.malformed_count = 0
         """Records of the retry topic that were none, and went to the dead-letter topic."""
         consumer.subscribe([topic.names.retry], self._owned)
+        if self._transactor is not None:
+            self._transactor.start()
 
     def step(self) -> None:
         self._state.check()
@@ -93,13 +98,15 @@ class RetryLoop:
         try:
             self._owned.close(partial(self._outcomes.settle, 0.02))
         finally:
+            if self._transactor is not None:
+                self._transactor.stop()
             self._refetcher.close()
 
     # Whose partitions
 
     def _claim(self, places: Collection[TopicPartition]) -> None:
         topic = self._state.topic(self._name)
-        self._state.claim(Side.RETRY, topic, [place.partition for place in places])
+        self._state.claim(Side.RETRY, topic, [place.partition for place in places], path=self._transactor)
 
     def _release(self, places: Collection[TopicPartition], gone: Collection[RetryPartition]) -> None:
         for part in gone:
@@ -136,6 +143,8 @@ class RetryLoop:
                 for record in records:
                     part.ledger.begin(record.offset)
                     self._sort(part, record)
+        if self._transactor is not None:
+            self._pass_markers()
         with self._state.mutex:
             for part in self._owned:
                 if part.claim.ready:
@@ -143,6 +152,12 @@ class RetryLoop:
                     part.complete_ended()
         for part in self._owned:
             self._suspect_truncation(part)
+
+    def _pass_markers(self) -> None:
+        """Transactions end with a marker, which is no record: without this a partition would always seem to lag."""
+        for part in self._owned:
+            if (position := self._consumer.position(part.place)) is not None:
+                part.ledger.begin_to(position)
 
     def _sort(self, part: RetryPartition, record: Record) -> None:
         try:

@@ -6,7 +6,7 @@ changes partitions. A write that fails is raised there, and ends the loop: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -28,9 +28,9 @@ from kafetrain.threads import Workers
 from kafetrain.topic_setup import PreparedTopics
 from kafetrain.tracker.own_loops import malformed_letter, source_of
 from kafetrain.tracker.parts import Parts
-from kafetrain.tracker.sequence import Sequence
 from kafetrain.tracker.state import TrackerState
-from kafetrain.tracker.writes import DeadLetter, SourceRecord
+from kafetrain.tracker.write_path import Work
+from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes
 
 __all__ = ["Outcomes"]
 
@@ -73,18 +73,19 @@ class Outcomes:
 
     def park(self, part: RetryPartition, held: Held, entry: Entry) -> None:
         """Move a record behind a dead one to the dead-letter topic."""
-        self.write(part, self._parts.writes.park(self.topic, self.source(held), entry), partial(self._drop, part, held))
+        work = partial(self.writes(part).park, self.topic, self.source(held), entry)
+        self.write(part, work, partial(self._drop, part, held), (held.at,))
 
     def free(self, part: RetryPartition, partition: int, offset: int, key: bytes | None) -> None:
         """End the lock of an id that nothing is held for."""
         id = MessageId(self._settings.group_id, self._name, partition, offset)
-        self.write(part, self._parts.writes.tombstone(self.topic, id, key), _nothing)
+        self.write(part, partial(self.writes(part).tombstone, self.topic, id, key), _nothing)
 
     def bury_malformed(self, part: RetryPartition, record: Record, why: Malformed) -> None:
         """Put a record that is no retry record where a person can see it."""
         source, letter = malformed_letter(self._settings.group_id, record, why)
-        sequence = self._parts.writes.dead_letter(self.topic, source, letter)
-        self.write(part, sequence, partial(part.ledger.complete, record.offset))
+        work = partial(self.writes(part).dead_letter, self.topic, source, letter)
+        self.write(part, work, partial(part.ledger.complete, record.offset), (record.offset,))
 
     # On a worker
 
@@ -137,8 +138,8 @@ class Outcomes:
         if not part.gone:
             id = MessageId(self._settings.group_id, self._name, *held.place)
             key = None if held.record is None else held.record.key
-            sequence = self._parts.writes.tombstone(self.topic, id, key)
-            self.write(part, sequence, partial(self._drop, part, held))
+            work = partial(self.writes(part).tombstone, self.topic, id, key)
+            self.write(part, work, partial(self._drop, part, held), (held.at,))
 
     def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:
         if isinstance(error, Pause):
@@ -176,23 +177,29 @@ class Outcomes:
         )  # fmt: skip
         if retry:
             log.debug("retry failed, the next is due in {} ms", entry.due_ms - now_ms)
-            sequence: Sequence[Any] = self._parts.writes.entry(self.topic, source.id, entry)
-            self.write(part, sequence, partial(self._put_back, part, held))
+            again: Work[Any] = partial(self.writes(part).entry, self.topic, source.id, entry)
+            self.write(part, again, partial(self._put_back, part, held))
             return
         log.warning("dead-lettered after {} executions", failures)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
         source, ours = replace(source, given=given), partial(_still_ours, part)
-        sequence = self._parts.writes.die(self.topic, source, entry, why, ours, locked=True, error=error)
-        self.write(part, sequence, partial(self._drop, part, held))
+        work = partial(self.writes(part).die, self.topic, source, entry, why, ours, locked=True, error=error)
+        self.write(part, work, partial(self._drop, part, held), (held.at,))
 
     # Writes
 
-    def write(self, part: RetryPartition, sequence: Sequence[Any], then: Callable[[], object]) -> None:
-        """Start the writes; `then` once they are durable."""
+    def writes(self, part: RetryPartition) -> Writes:
+        """For the work that `write` is given."""
+        return self._parts.path_of(part.claim).writes
+
+    def write(
+        self, part: RetryPartition, work: Work[Any], then: Callable[[], object], completes: Collection[int] = ()
+    ) -> None:
+        """Start the writes; `then` once they are durable, which completes these offsets."""
         part.open_work += 1
         part.open_writes += 1
-        written = self._parts.sequencer.run(sequence)
+        written = self._parts.path_of(part.claim).run(work, part.claim, completes)
         written.add_done_callback(lambda done: self.inbox.put(partial(self._written, part, done, then)))
 
     def _written(self, part: RetryPartition, written: Future[Any], then: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from kafetrain.core.rules import to_park
 from kafetrain.core.schedule import Held, RetrySchedule
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
+from kafetrain.shared_ledger import SharedLedger
 from kafetrain.tracker.state import Claim, TrackerState
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class RetryPartition:
             raise ValueError(f"{place} has no redirect partition")
         self.place, self.claim, self.redirect = place, claim, claim.redirect
         self.table, self._state = table, state
-        self.ledger = Ledger(next_offset)
+        self.ledger = Ledger(next_offset) if claim.path is None else SharedLedger(next_offset)
         self.committed = next_offset
         self.schedule = RetrySchedule(
             table,
@@ -204,6 +205,10 @@ class RetryPartition:
     def to_commit(self) -> Committed | None:
         """None where nothing has moved since `committed`."""
         return Committed(self.ledger.next_offset) if self.ledger.next_offset > self.committed else None
+
+    def position_with(self, completed: Collection[int]) -> Committed:
+        """The position, were these offsets complete too; any thread, where writes are transactions."""
+        return Committed(max(self.committed, self.ledger.next_offset_with(completed)))
 
     def orphans_below(self, committed: dict[int, int]) -> Iterator[tuple[int, int, Entry]]:
         """Pending ids below the source's committed offsets that no record of the retry topic carries. Mutex held."""

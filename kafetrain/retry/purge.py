@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 
 from loguru import logger
 
@@ -57,7 +58,8 @@ class Purge:
             return
         if needed - ours.log_offset > WORTH_A_REGISTRATION:
             # Ours would go with the prefix, and other groups would take our records for garbage.
-            self._parts.sequencer.run(self._parts.writes.registration(part.claim.topic, part.redirect)).result(WAIT_S)
+            path = self._parts.path_of(part.claim)
+            path.run(partial(path.writes.registration, part.claim.topic, part.redirect), part.claim).result(WAIT_S)
         else:
             needed = min(needed, ours.log_offset)
         before[part.redirect] = needed

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from loguru import logger
@@ -29,7 +30,7 @@ from kafetrain.record import Record, TopicPartition
 from kafetrain.retry.partition import RetryPartition
 from kafetrain.topic_setup import PreparedTopics
 from kafetrain.tracker.parts import Parts
-from kafetrain.tracker.sequence import Sequence
+from kafetrain.tracker.write_path import Work
 from kafetrain.tracker.writes import SourceRecord, payload
 
 __all__ = ["Job", "Replay"]
@@ -75,6 +76,7 @@ class Replay:
     ) -> None:
         self._part, self._topic, self._parts = part, topic, parts
         self._jobs, self._open_reader = jobs, open_reader
+        self._path = parts.path_of(part.claim)
         self._group = parts.settings.group_id
         self._under_way: deque[Future[Any]] = deque()
 
@@ -164,7 +166,7 @@ class Replay:
                 info.id, record.key, value, info.user_headers, info.source_timestamp_ms, transform=info.transform
             )
             entry = Entry(record.key, due_ms=self._parts.clock.now_ms(), log_offset=job.lock_offset)
-            self._send(self._parts.writes.retry_record(self._topic, source, entry))
+            self._send(partial(self._path.writes.retry_record, self._topic, source, entry))
             job.found, job.result = True, "replayed"
         self._wait()
 
@@ -174,21 +176,21 @@ class Replay:
                 for offset in sorted(job.letters.keys() - {job.control.id.offset}, reverse=True):
                     self._send(self._entry(job, offset))
             elif job.found:
-                self._send(self._parts.writes.mark_replayed(self._topic, job.control, job.key))
+                self._send(partial(self._path.writes.mark_replayed, self._topic, job.control, job.key))
         self._wait()
         for job in self._jobs:
             if job.found:
                 self._send(self._entry(job, job.control.id.offset))
         self._wait()
 
-    def _entry(self, job: Job, offset: int) -> Sequence[Any]:
+    def _entry(self, job: Job, offset: int) -> Work[Any]:
         id = job.control.id._replace(offset=offset)
         entry = Entry(job.key, due_ms=self._parts.clock.now_ms())
-        return self._parts.writes.entry(self._topic, id, entry, audit_headers(job.control.audit))
+        return partial(self._path.writes.entry, self._topic, id, entry, audit_headers(job.control.audit))
 
-    def _send(self, sequence: Sequence[Any]) -> None:
+    def _send(self, work: Work[Any]) -> None:
         self._check()
-        self._under_way.append(self._parts.sequencer.run(sequence))
+        self._under_way.append(self._path.run(work, self._part.claim))
         if len(self._under_way) >= AT_ONCE:
             self._under_way.popleft().result()
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from loguru import logger
 
 from kafetrain.client.own_consumer import Deferrals
-from kafetrain.client.ports import Client, ClientError
+from kafetrain.client.ports import Client, ClientError, ConsumerPort
 from kafetrain.clock import Clock
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
@@ -19,7 +19,9 @@ from kafetrain.tracker.own_loops import OwnRetryLoop
 from kafetrain.tracker.reader import RedirectReader
 from kafetrain.tracker.sequence import Sequencer
 from kafetrain.tracker.source_path import SourcePath
-from kafetrain.tracker.state import TrackerState
+from kafetrain.tracker.state import Claim, TrackerState
+from kafetrain.tracker.transactor import Carrying, Transactor
+from kafetrain.tracker.write_path import AcknowledgedWrites, WritePath
 from kafetrain.tracker.writes import Writes
 
 __all__ = ["Parts"]
@@ -55,27 +57,49 @@ class Parts:
                 close()
             raise
         self.settings, self.clock, self._hooks = settings, clock, hooks
+        self._client, self._state = client, state
         self.sequencer = Sequencer(max_wait)
         self.writes = Writes(self.producer, state, settings, clock, self.limit_of, hooks)
         self.reader = RedirectReader(state, consumer, self.admin, settings, clock, max_wait)
         self.source = SourcePath(state, self.writes, self.sequencer, settings, clock)
         self.own_loop = OwnRetryLoop(state, self.writes, self.sequencer, settings, clock, self.end_of)
         self.deferrals = Deferrals()
-
-        def failed(error: BaseException) -> None:
-            with state.changed:
-                state.error = error
-                state.changed.notify_all()
-
+        self._acknowledged = AcknowledgedWrites(self.writes, self.sequencer)
         self._threads = [
-            LoopThread(self.sequencer, "kafetrain-writes", failed),
-            LoopThread(self.reader, "kafetrain-redirects", failed),
+            LoopThread(self.sequencer, "kafetrain-writes", self._failed),
+            LoopThread(self.reader, "kafetrain-redirects", self._failed),
         ]
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
         self._hooks.start()
+
+    def path_of(self, claim: Claim) -> WritePath:
+        """Where writes for a claimed partition go."""
+        return claim.path or self._acknowledged
+
+    def transactor(self, consumer: ConsumerPort, carrying: Carrying) -> Transactor | None:
+        """For what this group consumer's partitions lead to, to be started; None where delivery is at least once."""
+        if self.settings.delivery != "transactional":
+            return None
+        transactor = Transactor(self._client, consumer, carrying, self.settings.group_id, self.clock, self._failed)
+        transactor.writes = Writes(
+            transactor,
+            self._state,
+            self.settings,
+            self.clock,
+            self.limit_of,
+            self._hooks,
+            transactor.when_durable,
+            atomic=True,
+        )
+        return transactor
+
+    def _failed(self, error: BaseException) -> None:
+        with self._state.changed:
+            self._state.error = error
+            self._state.changed.notify_all()
 
     def end_of(self, redirect: TopicPartition) -> int:
         """The redirect partition's end offset, as the brokers have it now. A request of its own, by any thread."""

@@ -7,6 +7,7 @@ before is durable, and then waits for it: a later entry in the log has to prove 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from kafetrain.record import Handler, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.tracker.sequence import Sequence, Sequencer
 from kafetrain.tracker.state import Claim, Side, TrackerState
+from kafetrain.tracker.write_path import Work, WritePath
 from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes, payload
 
 __all__ = ["Pending", "SourcePath"]
@@ -109,13 +111,46 @@ class SourcePath:
             done: Future[Outcome] = Future()
             done.set_running_or_notify_cancel()
             claim.writing[key] = done
+        if claim.path is not None:
+            work = partial(self._decided, claim, source, error, die=die)
+            self._run_after(before, claim.path, work, claim, source.id.offset, partial(self._finish, claim, key, done))
+            return Pending(outcome, done)
         if before is not None:
             sequence = self._after(before, claim, source, error, die=die)
         running = self._sequencer.run(sequence)
-        running.add_done_callback(lambda ran: self._finish(claim, key, ran, done))
+        running.add_done_callback(partial(self._finish, claim, key, done))
         return Pending(outcome, done)
 
-    def _finish(self, claim: Claim, key: ChainKey, ran: Future[Outcome], done: Future[Outcome]) -> None:
+    def _decided(
+        self, claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+    ) -> Sequence[Outcome]:
+        """What is done in a transaction: decided in each attempt, since an aborted one leaves the table as it was."""
+        with self._state.mutex:
+            return self._decide(claim, source, error, die=die)[1]
+
+    @staticmethod
+    def _run_after(
+        before: Future[Any] | None,
+        path: WritePath,
+        work: Work[Outcome],
+        claim: Claim,
+        offset: int,
+        finish: Callable[[Future[Outcome]], None],
+    ) -> None:
+        """Never in one transaction with the record before, whose lock the table knows only once that is committed."""
+
+        def run(earlier: Future[Any] | None) -> None:
+            if earlier is not None and earlier.exception() is not None:
+                finish(earlier)
+            else:
+                path.run(work, claim, (offset,)).add_done_callback(finish)
+
+        if before is None:
+            run(None)
+        else:
+            before.add_done_callback(run)
+
+    def _finish(self, claim: Claim, key: ChainKey, done: Future[Outcome], ran: Future[Outcome]) -> None:
         with self._state.mutex:
             if claim.writing.get(key) is done and ran.exception() is None:
                 del claim.writing[key]  # a failed one stays: nothing of its key may be written past it
@@ -139,6 +174,8 @@ class SourcePath:
             return Outcome.ALREADY_ENDED, _nothing(Outcome.ALREADY_ENDED)
         if step is SourceStep.REPEAT_RETRY_RECORD:
             known = claim.locks.entries[offset]
+            if known.atomic:  # its retry record is there as well
+                return Outcome.SIDELINED, _nothing(Outcome.SIDELINED)
             if not known.readable:  # its record is here: the later ones of its key must find it
                 claim.locks.repair(offset, source.key, known.attempt, known.due_ms)
             return Outcome.SIDELINED, self._repeat(claim, source, known)
@@ -161,9 +198,10 @@ class SourcePath:
 
     def _redirect(self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
         _still_ours(claim, source)
-        entry = yield from self._writes.entry(claim.topic, source.id, entry)
+        writes = self._writes_of(claim)
+        entry = yield from writes.entry(claim.topic, source.id, entry)
         yield from self._append(claim, source, entry)
-        self._log(source, entry, outcome)
+        writes.when_durable(partial(self._log, source, entry, outcome))
         return outcome
 
     def _repeat(self, claim: Claim, source: SourceRecord, known: Entry) -> Sequence[Outcome]:
@@ -172,16 +210,19 @@ class SourcePath:
 
     def _append(self, claim: Claim, source: SourceRecord, entry: Entry) -> Sequence[None]:
         _still_ours(claim, source)
-        yield from self._writes.retry_record(claim.topic, source, entry)
+        yield from self._writes_of(claim).retry_record(claim.topic, source, entry)
 
     def _die(
         self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter, error: BaseException
     ) -> Sequence[Outcome]:
         _still_ours(claim, source)
-        ours = partial(_still_ours, claim, source)
-        yield from self._writes.die(claim.topic, source, entry, why, ours, locked=False, error=error)
-        self._log(source, entry, Outcome.DEAD_LETTERED)
+        ours, writes = partial(_still_ours, claim, source), self._writes_of(claim)
+        yield from writes.die(claim.topic, source, entry, why, ours, locked=False, error=error)
+        writes.when_durable(partial(self._log, source, entry, Outcome.DEAD_LETTERED))
         return Outcome.DEAD_LETTERED
+
+    def _writes_of(self, claim: Claim) -> Writes:
+        return self._writes if claim.path is None else claim.path.writes
 
     def _log(self, source: SourceRecord, entry: Entry, outcome: Outcome) -> None:
         level = "WARNING" if outcome is Outcome.DEAD_LETTERED else "DEBUG"

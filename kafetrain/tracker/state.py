@@ -12,13 +12,16 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kafetrain.core.entry import Entry, Registration
 from kafetrain.core.lock_table import Chain, ChainKey, LockTable, SourceLocks
 from kafetrain.errors import KafetrainError, NotTrackedError
 from kafetrain.record import TopicPartition
 from kafetrain.topic_setup import PreparedTopics
+
+if TYPE_CHECKING:
+    from kafetrain.tracker.write_path import WritePath
 
 __all__ = ["METADATA_PREFIX", "Claim", "Side", "TrackerState", "width_of"]
 
@@ -56,6 +59,10 @@ class Claim:
     """The redirect partition's end, read after the claim was made: everything that a former owner wrote."""
     ready: bool = False
     released: bool = False
+    lost: bool = False
+    """The group has gone on without us; our loop learns of it next. Set by the client's thread."""
+    path: WritePath | None = None
+    """Where its writes go; None: where the tracker's own do."""
     error: KafetrainError | None = None
     adopt: bool = False
     """Source side: the committed offset does not carry our metadata, so the start position is to be committed with
@@ -151,7 +158,15 @@ class TrackerState:
                         claim.redirect = self.redirect_of(claim.side, topic, claim.partition)
             self.changed.notify_all()
 
-    def claim(self, side: Side, topic: PreparedTopics, partitions: Iterable[int], *, set_start: bool = False) -> None:
+    def claim(
+        self,
+        side: Side,
+        topic: PreparedTopics,
+        partitions: Iterable[int],
+        *,
+        set_start: bool = False,
+        path: WritePath | None = None,
+    ) -> None:
         """These partitions are ours. Returns at once; a claim is ready once its locks are restored."""
         claims, name = self._claims(side, topic)
         with self.changed:
@@ -161,7 +176,7 @@ class TrackerState:
                 if old is not None:
                     old.released = True
                 claims[place] = Claim(
-                    side, topic, partition, self.redirect_of(side, topic, partition), set_start=set_start
+                    side, topic, partition, self.redirect_of(side, topic, partition), set_start=set_start, path=path
                 )
             self.changed.notify_all()
 
@@ -172,6 +187,14 @@ class TrackerState:
             for place in [p for p in claims if p.topic == name and (partitions is None or p.partition in partitions)]:
                 claims.pop(place).released = True
             self.changed.notify_all()
+
+    def lose(self, side: Side, places: Collection[TopicPartition]) -> None:
+        """The group has given these to others already: no transaction may be committed for them any more."""
+        claims = self.source_claims if side is Side.SOURCE else self.retry_claims
+        with self.mutex:
+            for place in places:
+                if (claim := claims.get(place)) is not None:
+                    claim.lost = True
 
     def _claims(self, side: Side, topic: PreparedTopics) -> tuple[dict[TopicPartition, Claim], str]:
         if side is Side.SOURCE:

@@ -17,7 +17,7 @@ from kafetrain.client.own_consumer import accept_listener, next_offsets
 from kafetrain.client.ports import Client
 from kafetrain.clock import Clock, SystemClock
 from kafetrain.core.lock_view import locks_of, utc
-from kafetrain.errors import NotTrackedError
+from kafetrain.errors import ConfigurationError, NotTrackedError
 from kafetrain.handlers import check_handler
 from kafetrain.outcome import Lock, Outcome
 from kafetrain.record import Handler, Record, TopicPartition
@@ -163,6 +163,7 @@ class ErrorTracker:
             the record again.
         Raises: `NotTrackedError`. The future: `WriteFailedError`, `RecordTooLargeError`.
         """
+        self._for_own_loops("redirect_async")
         topic = self._retry_topic_of(record)
         if topic is not None:
             return self._running().own_loop.redirect(record, topic, error)
@@ -177,6 +178,7 @@ class ErrorTracker:
 
         Does nothing for a record that holds no lock, as all source records that ran. Raises `WriteFailedError`.
         """
+        self._for_own_loops("free")
         topic = self._retry_topic_of(record)
         if topic is not None:
             self._running().own_loop.free(record, topic)
@@ -187,6 +189,7 @@ class ErrorTracker:
         What that means for its key is up to `free_on_dlq`. A record behind an open one of its key waits in its place
         instead, as with `redirect`: the order comes first. Does nothing for a record that has ended.
         """
+        self._for_own_loops("send_to_dlq")
         topic = self._retry_topic_of(record)
         if topic is not None:
             return self._running().own_loop.redirect(record, topic, error, die=True).result()
@@ -198,6 +201,7 @@ class ErrorTracker:
         Returns when durable; the offset may be committed, except after NOT_DUE. `Pause` is raised on, with nothing
         written, and so is what is no `Exception`. An open breaker raises `Pause` as well.
         """
+        self._for_own_loops("process")
         topic, handler = self._retry_topic_of(record), self._breakers.guard(handler)
         if topic is not None:
             return self._running().own_loop.process(record, topic, handler)
@@ -206,6 +210,7 @@ class ErrorTracker:
 
     def resilient_handler(self, handler: Handler) -> Handler:
         """`process` as a callable, to wrap a handler of any framework. It returns the `Outcome`."""
+        self._for_own_loops("resilient_handler")
         check_handler(handler)
         guarded = self.guard(handler)
 
@@ -248,6 +253,7 @@ class ErrorTracker:
         A group that has never committed: commit `offsets` after its first record, before the process may crash. Until
         then a restart takes the records for rewound, and those that failed may run beside their own retries.
         """
+        self._for_own_loops("rebalance_listener")
         self._by_assignment |= {Side.SOURCE, Side.RETRY}
         accept_listener(NotingListener)
         return NotingListener(self.state)
@@ -293,6 +299,13 @@ class ErrorTracker:
     def parts(self) -> Parts:
         """The running parts. `NotTrackedError` before the first `start_tracking`."""
         return self._running()
+
+    def _for_own_loops(self, name: str) -> None:
+        if self.settings.delivery == "transactional":
+            raise ConfigurationError(
+                f'{name}() is for loops of your own, which commit offsets themselves, and delivery="transactional" '
+                f'commits them with its writes: use KafkaConsumer.resilient, or delivery="at-least-once"'
+            )
 
     @staticmethod
     def _not_running(record: Record, handler: Handler) -> Outcome | Pending:

@@ -7,9 +7,12 @@ not acknowledged ends in `WriteFailedError`, and whoever waits for it completes 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
 
-from kafetrain.client.ports import ClientError, OutgoingRecord, ProducerPort, RecordTooLargeForClientError
+from kafetrain.client.ports import ClientError, OutgoingRecord, RecordTooLargeForClientError
 from kafetrain.clock import Clock
 from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, Registration, encode_entry, encode_registration, registration_key
@@ -72,18 +75,36 @@ def payload(record: Record, name: str) -> bytes | None:
     )
 
 
+class Sender(Protocol):
+    """What is needed of a producer."""
+
+    def send(self, record: OutgoingRecord) -> Future[int]: ...
+
+
+def _at_once(call: Callable[[], object]) -> None:
+    call()
+
+
 class Writes:
-    """Any thread may start a sequence; the sequencer's thread goes on with it."""
+    """Any thread may start a sequence; the sequencer's thread goes on with it.
+
+    `when_durable` is given what must not happen before the writes so far are durable: at once, where each is by its
+    acknowledgement. `atomic`: they are written in transactions.
+    """
 
     def __init__(
         self,
-        producer: ProducerPort,
+        producer: Sender,
         state: TrackerState,
         settings: Settings,
         clock: Clock,
         limit_of: Callable[[str], int | None] = lambda topic: None,
         hooks: Hooks | None = None,
+        when_durable: Callable[[Callable[[], object]], object] = _at_once,
+        *,
+        atomic: bool = False,
     ) -> None:
+        self.when_durable, self._atomic = when_durable, atomic
         self._producer, self._state, self._settings, self._clock = producer, state, settings, clock
         self._limit_of = limit_of  # a topic's max.message.bytes, where the brokers tell
         self._hooks = hooks or Hooks()
@@ -92,10 +113,12 @@ class Writes:
         """Write an entry. Returns it with its offset. `headers`: who asked for it, where somebody did."""
         redirect = self._redirect(topic, id.partition)
         yield from self._register(topic, redirect, id)
+        if self._atomic:
+            entry = replace(entry, atomic=True)
         out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry), headers)
         offset = yield from self._write("lock", str(id), out)
         entry = replace(entry, log_offset=offset)
-        self._state.put(redirect, id.partition, id.offset, entry)
+        self.when_durable(partial(self._state.put, redirect, id.partition, id.offset, entry))
         return entry
 
     def tombstone(
@@ -107,7 +130,7 @@ class Writes:
             redirect.topic, redirect.partition, str(id).encode(), None, [*tombstone_headers(key), *headers]
         )
         offset = yield from self._write("tombstone", str(id), out)
-        self._state.end(redirect, id.partition, id.offset, key, offset, ours=True)
+        self.when_durable(partial(self._state.end, redirect, id.partition, id.offset, key, offset, ours=True))
 
     def retry_record(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
         """Append the record to the retry topic; `entry` is acknowledged."""
@@ -160,17 +183,20 @@ class Writes:
     ) -> Sequence[None]:
         """The record's end without success: its dead letter, then what becomes of its key.
 
-        `locked`: it has an entry, which a tombstone ends where dead keys are freed. `check_ours` raises where the
-        partition went to another instance between the two. `error`: what its handler raised, for the hooks.
+        `locked`: it has an entry, which a tombstone ends where dead keys are freed. In a transaction a tombstone is
+        written anyway: delivered again, the record is known to have ended, and no second dead letter follows.
+        `check_ours` raises where the partition went to another instance between the two. `error`: what its handler
+        raised, for the hooks.
         """
         dead_at = yield from self.dead_letter(topic, source, why)
         if source.given is not None and error is not None:
-            self._hooks.dead_letter(source.given, error)
+            self.when_durable(partial(self._hooks.dead_letter, source.given, error))
         check_ours()
         if not self._settings.free_on_dlq:
             yield from self.entry(topic, source.id, entry.died(dead_at))
-            self._hooks.dead_key(source.key)
-        elif locked:
+            self.when_durable(partial(self._hooks.dead_key, source.key))
+        elif locked or self._atomic:
+            yield from self._register(topic, self._redirect(topic, source.id.partition), source.id)
             yield from self.tombstone(topic, source.id, source.key)
 
     def park(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
@@ -196,7 +222,7 @@ class Writes:
         fresh = Registration(topic.names.source, topic.topic_id, self._clock.now_ms())
         out = OutgoingRecord(redirect.topic, redirect.partition, registration_key(group), encode_registration(fresh))
         offset = yield from self._write("registration", f"group {group}", out)
-        self._state.register(redirect, group, replace(fresh, log_offset=offset))
+        self.when_durable(partial(self._state.register, redirect, group, replace(fresh, log_offset=offset)))
 
     def _register(self, topic: PreparedTopics, redirect: TopicPartition, id: MessageId) -> Sequence[None]:
         table = self._state.tables.get(redirect)

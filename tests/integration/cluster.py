@@ -39,7 +39,7 @@ class Cluster:
         self.broker = broker
         self._options = options = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
         self._producer = KafkaProducer(acks="all", max_request_size=64 << 20, **options)
-        self._consumer = KafkaConsumer(fetch_max_wait_ms=20, **options)
+        self._consumer = KafkaConsumer(fetch_max_wait_ms=20, isolation_level="read_committed", **options)
         self._admin = KafkaAdminClient(**options)
 
     def close(self) -> None:

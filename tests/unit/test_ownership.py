@@ -25,6 +25,9 @@ class Partition:
     def to_commit(self) -> Committed | None:
         return Committed(self.position) if self.position > self.committed else None
 
+    def position_with(self, completed: Collection[int]) -> Committed:
+        return Committed(max(self.position, self.committed, *(offset + 1 for offset in completed)))
+
 
 class Consumer:
     def __init__(self) -> None:
@@ -60,9 +63,15 @@ class Bench:
         self.consumer, self.clock = Consumer(), Clock()
         self.claimed: list[TopicPartition] = []
         self.released: list[TopicPartition] = []
+        self.disowned: list[TopicPartition] = []
         consumer: Any = self.consumer
         self.owned = Ownership[Partition](
-            consumer, self.clock, 10.0, self.claimed.extend, lambda places, gone: self.released.extend(places)
+            consumer,
+            self.clock,
+            10.0,
+            self.claimed.extend,
+            lambda places, gone: self.released.extend(places),
+            self.disowned.extend,
         )
 
     def own(self, place: TopicPartition) -> Partition:
@@ -218,3 +227,53 @@ def test_closing_is_bounded(bench: Bench) -> None:
 
 def test_partition_numbers_by_topic() -> None:
     assert by_topic([A, TopicPartition("u", 4), B]) == {"t": [0, 1], "u": [4]}
+
+
+# Transactions
+
+
+def test_a_lost_partition_is_disowned_at_once_and_not_with_the_next_step(bench: Bench) -> None:
+    bench.own(A)
+    bench.owned.lost(frozenset({A}))
+    assert bench.disowned == [A]
+    assert bench.released == []
+
+
+def test_the_loop_commits_no_partition_that_a_transaction_is_committing(bench: Bench) -> None:
+    """Of two commits the later one counts: the loop's would take back what the transaction has moved on."""
+    first, second = bench.own(A), bench.own(B)
+    first.position = second.position = 5
+    with bench.owned.carrying({A: [7]}) as offsets:
+        assert offsets == {A: Committed(8)}
+        bench.owned.commit()
+        assert bench.consumer.commits == [{B: 5}]
+    assert first.committed == 8
+    bench.owned.commit()
+    assert bench.consumer.commits == [{B: 5}], "nothing below what the transaction has committed"
+
+
+def test_an_aborted_transaction_has_committed_nothing(bench: Bench) -> None:
+    partition = bench.own(A)
+    partition.position = 5
+    with pytest.raises(ClientError), bench.owned.carrying({A: [7]}):
+        raise ClientError("refused")
+    assert partition.committed == 0
+    bench.owned.commit()
+    assert bench.consumer.commits == [{A: 5}]
+
+
+def test_a_transaction_for_a_partition_that_is_gone_is_refused(bench: Bench) -> None:
+    with pytest.raises(NotOwnerError), bench.owned.carrying({A: [7]}):
+        raise AssertionError("begun")
+
+
+def test_a_hand_over_takes_nothing_back_that_a_transaction_has_committed(bench: Bench) -> None:
+    partition = bench.own(A)
+    partition.position, partition.idle, partition.writing = 5, False, True
+    ask = bench.revoke(A)
+    bench.clock.now += 11
+    bench.owned.answer_handovers()
+    assert ask() is None, "its handler has had its time, its write has not ended"
+    partition.committed, partition.writing = 8, False
+    bench.owned.answer_handovers()
+    assert ask() == {}

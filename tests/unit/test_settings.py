@@ -327,8 +327,24 @@ class TestValues:
     def test_a_wrong_backoff_says_which_part(self) -> None:
         assert "multiplier must be at least 1, not 0.5" in error_of(backoff={"multiplier": 0.5})
 
-    def test_what_this_version_does_not_have_is_said_honestly(self) -> None:
-        assert "it is not available in this version; it may be " in error_of(delivery="transactional")
+
+class TestTransactions:
+    def test_a_restore_outlasts_the_open_transaction_of_an_instance_that_died(self) -> None:
+        assert settings(delivery="transactional", state_restore_timeout="20s").delivery == "transactional"
+        text = error_of(delivery="transactional", state_restore_timeout="19s")
+        assert 'it must be at least 20s with delivery="transactional"' in text
+        longer = {"delivery": "transactional", "client_options": {"transaction_timeout_ms": 25_000}}
+        assert "at least 35s" in error_of(**longer)
+        assert settings(**longer, state_restore_timeout="1m").delivery == "transactional"
+        assert settings(state_restore_timeout="1s").delivery == "at-least-once"
+
+    def test_they_need_a_client_that_has_them(self) -> None:
+        assert '"transactional" needs client="kafka-python"' in error_of(delivery="transactional", client="confluent")
+
+    @pytest.mark.parametrize("value", [0, "10s", True])
+    def test_their_timeout_is_a_number_of_milliseconds(self, value: object) -> None:
+        text = error_of(delivery="transactional", client_options={"transaction_timeout_ms": value})
+        assert "transaction_timeout_ms must be a whole number of milliseconds" in text
 
 
 class TestTopicNames:

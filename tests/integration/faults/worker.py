@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -39,6 +39,7 @@ from kafetrain.client.confluent_consumer import ConfluentConsumer
 from kafetrain.client.confluent_producer import ConfluentProducer
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
+from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.client.ports import Committed, OutgoingRecord, ProducerPort
 from kafetrain.record import TopicPartition
 from tests.clients import library_under_test, named_for
@@ -59,6 +60,8 @@ class Point:
     BEFORE_RETRY_COMMIT = "between a tombstone and the commit"
     BEFORE_END_OF_DEAD = "between a dead letter and the end of its lock"
     BEFORE_END_OF_PARKED = "between a parked dead letter and its tombstone"
+    BEFORE_END_OF_TRANSACTION = "between the offsets of a transaction and its end"
+    AFTER_END_OF_TRANSACTION = "between the end of a transaction and what follows here"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Job:
     max_retries: int = 3
     backoff_ms: int = 50
     free_on_dlq: bool = False
+    delivery: Literal["at-least-once", "transactional"] = "at-least-once"
     concurrency: int = 4
     shutdown_timeout_s: float = 10.0
     work_ms: int = 0
@@ -169,8 +173,37 @@ class Sabotage:
                 self._killer.passes(Point.BEFORE_RETRY_COMMIT)
             commit(consumer, offsets)
 
+        self._install_for_transactions()
         setattr(producers, "send", watched_send)  # noqa: B010 - to the type checker it is what it is: sabotage
         setattr(consumers, "commit", watched_commit)  # noqa: B010 - as above
+
+    def _install_for_transactions(self) -> None:
+        send, commit, wait = (
+            KafkaPythonTransactions.send,
+            KafkaPythonTransactions.commit,
+            KafkaPythonTransactions._wait,
+        )
+
+        def watched_send(producer: KafkaPythonTransactions, record: OutgoingRecord) -> Future[int]:
+            self._before(record)
+            future = send(producer, record)
+            future.add_done_callback(lambda done: self._after(record, done))
+            return future
+
+        def watched_commit(producer: KafkaPythonTransactions, offsets: Mapping[TopicPartition, Committed]) -> None:
+            is_retry = any(place.topic.startswith("retry-") for place in offsets)
+            self._killer.passes(Point.BEFORE_RETRY_COMMIT if is_retry else Point.BEFORE_SOURCE_COMMIT)
+            commit(producer, offsets)
+            self._killer.passes(Point.AFTER_END_OF_TRANSACTION)
+
+        def watched_wait(producer: KafkaPythonTransactions, result: Any) -> None:
+            wait(producer, result)
+            if producer._is_open:  # its end has not been asked for
+                self._killer.passes(Point.BEFORE_END_OF_TRANSACTION)
+
+        setattr(KafkaPythonTransactions, "send", watched_send)  # noqa: B010 - as below
+        setattr(KafkaPythonTransactions, "commit", watched_commit)  # noqa: B010 - as below
+        setattr(KafkaPythonTransactions, "_wait", watched_wait)  # noqa: B010 - as below
 
     def _before(self, record: OutgoingRecord) -> None:
         if record.topic.startswith("retry-"):
@@ -248,6 +281,7 @@ def settings_of(job: Job) -> Settings:
         max_retries=job.max_retries,
         backoff=ConstantBackoff(timedelta(milliseconds=job.backoff_ms)),
         free_on_dlq=job.free_on_dlq,
+        delivery=job.delivery,
         concurrency=job.concurrency,
         shutdown_timeout=timedelta(seconds=job.shutdown_timeout_s),
         _env_file=None,

@@ -36,6 +36,7 @@ entries = st.builds(
     error=st.text(max_size=50),
     dead_at=st.none() | st.tuples(numbers, numbers),
     log_offset=st.just(7),
+    atomic=st.booleans(),
 )
 
 

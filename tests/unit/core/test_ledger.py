@@ -43,6 +43,32 @@ def test_ranges_complete_what_their_offsets_would(ranges: list[tuple[int, int]])
         assert by_range.open_count == one_by_one.open_count
 
 
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_what_would_be_the_position_were_more_complete(complete: set[int], more: set[int]) -> None:
+    """Asking changes nothing, and says what completing them does."""
+    ledger = Ledger(0)
+    ledger.begin_all(range(41))
+    for offset in complete:
+        ledger.complete(offset)
+    before = (ledger.next_offset, ledger.open_count)
+    expected = ledger.next_offset_with(more)
+    assert (ledger.next_offset, ledger.open_count) == before
+    for offset in more:
+        ledger.complete(offset)
+    assert ledger.next_offset == expected
+
+
+def test_what_follows_the_last_record_is_passed_once_it_was_read() -> None:
+    ledger = Ledger(0)
+    ledger.begin_all([0, 1])
+    ledger.begin_to(2)
+    assert (ledger.next_offset, ledger.open_count) == (0, 2)
+    ledger.begin_to(4)
+    assert (ledger.complete_range(0, 1), ledger.open_count) == (4, 0)
+    ledger.begin_to(3)
+    assert ledger.next_offset == 4
+
+
 def test_offsets_in_any_order_make_ranges() -> None:
     assert ranges_of([5, 3, 4, 9, 7, 8]) == [(3, 5), (7, 9)]
     assert ranges_of([]) == []

@@ -1,0 +1,143 @@
+"""The transactional producer port on kafka-python's `KafkaProducer`.
+
+The library's own calls wait without a bound, and offsets of an aborted transaction leak into the next one. So its
+transaction manager is asked directly, with a deadline, and nothing is done with a producer that has failed once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka import errors as kafka_errors
+from kafka.structs import OffsetAndMetadata
+from loguru import logger
+
+from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
+from kafetrain.client.kafka_python_workarounds import REJECTIONS, abandon
+from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
+from kafetrain.record import TopicPartition
+
+__all__ = ["KafkaPythonTransactions"]
+
+MAX_OPEN_BYTES = 64 * 1024 * 1024
+"""Of records that are not acknowledged. A larger one goes when it is alone."""
+
+ABORT_TIMEOUT_MS = 2_000
+ABANDON_TIMEOUT_S = 5.0
+
+_FINAL = (*REJECTIONS, *AUTH_ERRORS, kafka_errors.UnsupportedVersionError, kafka_errors.KafkaConfigurationError)
+"""Another producer would meet the same."""
+
+
+class KafkaPythonTransactions:
+    """A `TransactionalProducerPort`. Building it settles what a former producer of its id has left open."""
+
+    def __init__(self, producer: Any, membership: Callable[[], Any], *, timeout_s: float) -> None:
+        self._producer, self._membership, self._timeout_s = producer, membership, timeout_s
+        self._manager = producer._transaction_manager
+        self._member: Any = None
+        self._is_open = False
+        self._room = threading.Condition()  # guards the next; nothing is called or taken inside
+        self._open_bytes = 0
+        try:
+            producer.init_transactions()  # bounded by max_block_ms
+        except Exception as error:
+            abandon(producer, ABANDON_TIMEOUT_S)
+            raise _error(error, "beginning with transactions") from error
+
+    def begin(self) -> None:
+        self._member = self._membership()
+        try:
+            self._producer.begin_transaction()
+        except Exception as error:
+            raise _error(error, "beginning a transaction") from error
+        self._is_open = True
+
+    def send(self, record: OutgoingRecord) -> Future[int]:
+        future: Future[int] = Future()
+        future.set_running_or_notify_cancel()
+        size = len(record.key or b"") + len(record.value or b"")
+        doing = f"sending to {record.topic}[{record.partition}]"
+        with self._room:
+            if not self._room.wait_for(lambda: self._fits(size), self._timeout_s):
+                future.set_exception(ClientError(f"{doing}: too much is not acknowledged yet", retriable=True))
+                return future
+            self._open_bytes += size
+        future.add_done_callback(lambda _: self._ended(size))
+        try:
+            sent = self._producer.send(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                partition=record.partition,
+                timestamp_ms=record.timestamp_ms,
+            )
+        except Exception as error:
+            future.set_exception(_error(error, doing))
+            return future
+        sent.add_callback(partial(_acknowledged, future, doing))
+        sent.add_errback(lambda error: future.set_exception(_error(error, doing)))
+        return future
+
+    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
+        doing = f"committing a transaction for group {self._member.group_id}"
+        # The leader epoch stays -1: with one, brokers refuse offsets of a leader they no longer know.
+        offsets = {
+            KafkaTopicPartition(*place): OffsetAndMetadata(committed.next_offset, committed.metadata, -1)
+            for place, committed in next_offsets.items()
+        }
+        try:
+            self._wait(self._manager.send_offsets_to_transaction(offsets, self._member))
+            ending = self._manager.begin_commit()
+        except Exception as error:
+            raise _error(error, doing) from error
+        self._is_open = False
+        try:
+            self._wait(ending)
+        except Exception as error:
+            raise OutcomeUnknownError(str(client_error(error, doing)), retriable=True) from error
+
+    def close(self) -> None:
+        if self._is_open and not self._manager.has_fatal_error():
+            try:
+                ending = self._manager.begin_abort()
+                self._producer._sender.wakeup()
+                ending.wait(timeout_ms=ABORT_TIMEOUT_MS)
+            except Exception as error:
+                logger.debug("a transaction is left to its timeout: {}", client_error(error, "aborting"))
+        if not abandon(self._producer, ABANDON_TIMEOUT_S):
+            logger.warning("a thread of a producer that was given up still runs")
+
+    def _wait(self, result: Any) -> None:
+        self._producer._sender.wakeup()
+        if not result.wait(timeout_ms=self._timeout_s * 1000):
+            raise kafka_errors.KafkaTimeoutError(f"no answer within {self._timeout_s:g} s")
+
+    def _fits(self, size: int) -> bool:
+        return not self._open_bytes or self._open_bytes + size <= MAX_OPEN_BYTES
+
+    def _ended(self, size: int) -> None:
+        with self._room:
+            self._open_bytes -= size
+            self._room.notify_all()
+
+
+def _acknowledged(future: Future[int], doing: str, metadata: Any) -> None:
+    if metadata.offset >= 0:
+        future.set_result(metadata.offset)
+    else:  # a repeated batch whose first copy the broker knows, but no longer where it is
+        future.set_exception(ClientError(f"{doing}: appended, but nobody tells at which offset", retriable=True))
+
+
+def _error(error: Exception, doing: str) -> ClientError:
+    """The port's error. What only this producer meets, such as being fenced, is retriable: another one may succeed."""
+    known = client_error(error, doing)
+    if isinstance(known, NotOwnerError) or isinstance(error, _FINAL):
+        return known
+    return ClientError(str(known), retriable=True)
