@@ -177,25 +177,34 @@ class NoZombieLocks(Promise):
 class HonestAttempts(Promise):
     """A record's attempt is the number of its executions that failed before.
 
-    An interruption may lose the failure that it met before that was written, and no other. A record that has ended and
-    runs again begins anew. `is_dead`: as for `KeyOrder`.
+    An interruption may lose the failure that it met before that was written, or that of a run that it met; no other. A
+    record that has ended and runs again begins anew. `is_dead`: as for `KeyOrder`.
     """
 
     def __init__(self, is_dead: Callable[[Place], bool] = lambda place: False) -> None:
         self._is_dead = is_dead
         self._failed: defaultdict[Place, int] = defaultdict(int)
         self._fresh: set[Place] = set()  # the last event of these was a failure
-        self._lost: set[Place] = set()  # may have lost it
+        self._running: set[Place] = set()
+        self._met: set[Place] = set()  # an interruption met them while they ran
+        self._lost: set[Place] = set()  # may have lost a failure
         self._ended: set[Place] = set()
 
     def see(self, event: Event) -> None:
         if event.kind == "interrupted":
             self._lost |= self._fresh
-        elif event.kind == "started":
+            self._met |= self._running
+            return
+        if event.kind == "started":
             self._start(event)
-        elif event.kind == "failed":
+            self._running.add(event.place)
+            self._met.discard(event.place)
+            return
+        self._running.discard(event.place)
+        if event.kind == "failed":
             self._failed[event.place] += 1
             self._fresh.add(event.place)
+            self._lost |= {event.place} & self._met
         elif event.kind == "ended":
             self._ended.add(event.place)
 

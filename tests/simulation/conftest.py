@@ -15,7 +15,7 @@ from kafetrain.tracker import reader
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 settings.register_profile(
-    "simulation", max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=_SLOW_IS_FINE
+    "simulation", max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=_SLOW_IS_FINE
 )
 settings.register_profile(
     "long", max_examples=20_000, stateful_step_count=100, deadline=None, suppress_health_check=_SLOW_IS_FINE

@@ -24,6 +24,9 @@ from tests.simulation.stepped import InstanceClock, SteppedExecutor, SteppedWork
 
 __all__ = ["COMPONENTS", "SimulatedInstance"]
 
+PATIENT_FOR = 10
+"""Looks at the clock while it stops, after which `shutdown_timeout` is over."""
+
 COMPONENTS = ("source", "source workers", "retry", "retry workers", "reader", "writes", "lookups")
 
 
@@ -102,9 +105,15 @@ class SimulatedInstance:
         """In good order, as far as `shutdown_timeout` allows. `meanwhile`: what goes on while it waits, a second at a
         time, besides its own other threads."""
 
+        looks = 0
+
         def wait() -> None:
+            nonlocal looks
+            looks += 1
             self._clock.on_look = None
             meanwhile()
+            if looks > PATIENT_FOR:
+                self._clock.ahead_s += self.settings.shutdown_timeout.total_seconds()
             self.parts.sequencer.step()
             self.source_workers.step()
             self.retry_workers.step()

@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import Any
 
 from kafetrain import ConstantBackoff, Pause, Settings
-from kafetrain.record import MessageId, Record, RetryHeader, header
+from kafetrain.record import Record, get_retry_attempt
 from kafetrain.testing.events import Place, Standing, Written
 from kafetrain.testing.journal import Journal
 from kafetrain.testing.promises import Promise, all_promises
-from kafetrain.testing.simulated import Hold, Request, SimulatedClock, SimulatedCluster, Write
+from kafetrain.testing.simulated import Hold, Refuse, Request, Script, SimulatedClock, SimulatedCluster, Write
 from kafetrain.topics import AuxiliaryTopics
 from tests.simulation.instance import SimulatedInstance
 
@@ -26,6 +26,7 @@ __all__ = ["TOPIC", "Plan", "Sim"]
 TOPIC = "orders"
 BACKOFF = timedelta(seconds=10)
 PAUSE_S = 5.0
+PATIENCE = timedelta(hours=20)
 FOREVER_S = 1e9
 ROUNDS = 400
 
@@ -75,6 +76,7 @@ class Sim:
         self.plans: dict[Place, Plan] = {}
         self.instances: dict[str, SimulatedInstance] = {}
         self.is_stopped = False
+        self.lags: list[Script] = []
         self.killed: set[str] = set()
         """Whose sessions have not ended."""
         self.running: list[Running] = []
@@ -94,7 +96,11 @@ class Sim:
 
     def settings(self, group: str) -> Settings:
         if group not in self._settings:
-            defaults: dict[str, Any] = {"backoff": ConstantBackoff(BACKOFF), "max_retries": 2}
+            defaults: dict[str, Any] = {
+                "backoff": ConstantBackoff(BACKOFF),
+                "max_retries": 2,
+                "shutdown_timeout": PATIENCE,  # nobody gives up on a handler that still runs, and runs its record again
+            }
             self._settings[group] = Settings(group_id=group, **{**defaults, **self._changes})
         return self._settings[group]
 
@@ -180,6 +186,14 @@ class Sim:
         self.is_stopped = False
         self.cluster.start()
 
+    def lag(self, instance: SimulatedInstance, topic: str) -> None:
+        """It sees nothing new in the topic until `catch_up`."""
+        self.lags.append(self.cluster.on(Request.FETCH, Refuse(), client=instance.name, topic=topic, times=None))
+
+    def catch_up(self) -> None:
+        while self.lags:
+            self.lags.pop().stop()
+
     def grow(self) -> None:
         """One more partition of the source topic."""
         self.partitions += 1
@@ -198,22 +212,24 @@ class Sim:
 
     # To the end
 
-    def flow(self, rounds: int = 12) -> None:
-        """Every instance goes on, every write is acknowledged, every handler ends; time stands still."""
+    def flow(self, rounds: int = 12, *, finishing: bool = True) -> None:
+        """Every instance goes on, every write is acknowledged, time stands still. `finishing`: every handler ends."""
         for _ in range(rounds):
             for instance in tuple(self.instances.values()):
                 self.round(instance)
                 self.acknowledge_all()
-                for running in tuple(self.running):
+                for running in tuple(self.running) if finishing else ():
                     self.finish(running)
                 self.check()
 
     def settle(self) -> None:
-        """As `flow`, with an instance of each group and nobody's sessions in the way, until commits are done."""
+        """As `flow`, with both sides of each group and nobody's sessions in the way, until commits are done."""
         for group in self.groups:
-            if not any(instance.settings.group_id == group for instance in self.instances.values()):
+            ours = [instance for instance in self.instances.values() if instance.settings.group_id == group]
+            if not all(any(side not in instance.left_out for instance in ours) for side in ("source", "retry")):
                 self.start(group)
         self.expire_killed()
+        self.catch_up()
         self.flow()
         self.advance(max(1.1, self._paused_until - self.clock.monotonic()))
         self.flow(6)
@@ -256,24 +272,8 @@ class Sim:
             known = self._dead[group] = (end, self.cluster.dead_places(self.names.dlq, group))
         return known[1]
 
-    def locks(self, group: str) -> dict[Place, str]:
-        found = {}
-        for id, entry in self.cluster.locks(self.names.redirect).items():
-            message = MessageId.parse(id)
-            if message.group == group:
-                found[message.partition, message.offset] = entry["state"]
-        return found
-
     def standing(self, group: str) -> Standing:
-        settings, uncommitted = self.settings(group), {}
-        for consumer_group, topic in ((group, TOPIC), (settings.retry_group_id, self.names.retry)):
-            committed = self.cluster.committed(consumer_group, topic)
-            for partition, end in self.cluster.end_offsets(topic).items():
-                if end > (at := committed[partition].next_offset if partition in committed else 0):
-                    uncommitted[f"{topic}[{partition}]"] = end - at
-        return Standing(
-            tuple(self.written), self.dead(group), self.locks(group), uncommitted, tuple(self._foreign_writes(group))
-        )
+        return self.cluster.standing(self.settings(group), TOPIC, self.written, lambda name: name.split(".")[0])
 
     def writes(self, topic: str | None = None) -> list[Write]:
         """In flight, to one topic or to all."""
@@ -284,8 +284,7 @@ class Sim:
     def _handle(self, name: str, group: str, record: Record) -> Future[None] | None:
         place = (record.partition, record.offset)
         plan = self.plans[place]
-        attempt = header(record, RetryHeader.ATTEMPT)
-        self.say(f"    {name} runs {record.key!r} {place[0]}@{place[1]}, attempt {attempt or 0}")
+        self.say(f"    {name} runs {record.key!r} {place[0]}@{place[1]}, attempt {get_retry_attempt(record)}")
         if self._pauses[group, place] < plan.pauses:
             self._pauses[group, place] += 1
             self._paused_until = self.clock.monotonic() + PAUSE_S
@@ -338,13 +337,3 @@ class Sim:
     def _fingerprint(self) -> object:
         ends = [self.cluster.end_offsets(topic) for topic in self.cluster.topics()]
         return sorted(self.instances), ends, sum(len(journal.events) for journal in self.journals.values())
-
-    def _foreign_writes(self, group: str) -> list[str]:
-        found = []
-        for topic in (self.names.retry, self.names.redirect, self.names.dlq):
-            for record in self.cluster.read(topic) if topic in self.cluster.topics() else ():
-                author = record.author.split(".")[0]
-                id = header(record, RetryHeader.ID) or (record.key or b"").decode("utf-8", "replace")
-                if id.startswith(f"{group}/{TOPIC}/") and author != group:
-                    found.append(f"{record} by {record.author}")
-        return found

@@ -57,11 +57,13 @@ class InstanceClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.on_look: Callable[[], None] | None = None
+        self.ahead_s = 0.0
+        """For this instance alone."""
 
     def monotonic(self) -> float:
         if self.on_look is not None:
             self.on_look()
-        return self._clock.monotonic()
+        return self._clock.monotonic() + self.ahead_s
 
     def now_ms(self) -> int:
         return self._clock.now_ms()

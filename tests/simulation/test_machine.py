@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.simulation.instance import COMPONENTS, SimulatedInstance
 from tests.simulation.sim import Plan, Sim
 
-KEYS = (b"a", b"b", None)
+KEYS = (b"a", b"a", b"b", None)
 MOST_INSTANCES = 3
 MOST_RECORDS = 14
 SESSION_S = 50.0
@@ -32,8 +32,17 @@ class Machine(RuleBasedStateMachine):
     groups: tuple[str, ...] = ("g",)
     changes: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
-    @initialize(concurrency=st.sampled_from([1, 4]), free_on_dlq=st.booleans(), held=st.sampled_from([3, 10_000]))
-    def begin(self, concurrency: int, free_on_dlq: bool, held: int) -> None:
+    @initialize(
+        concurrency=st.sampled_from([4, 1]),
+        free_on_dlq=st.booleans(),
+        held=st.sampled_from([10_000, 3]),
+        records=st.lists(st.tuples(st.sampled_from(KEYS), plans), max_size=4),
+        slow_first=st.booleans(),
+    )
+    def begin(
+        self, concurrency: int, free_on_dlq: bool, held: int, records: list[tuple[bytes | None, Plan]], slow_first: bool
+    ) -> None:
+        """`slow_first`: while the first record runs, nothing of its partition can be committed."""
         self.sim = Sim(
             partitions=self.partitions,
             groups=self.groups,
@@ -43,6 +52,8 @@ class Machine(RuleBasedStateMachine):
         for group in self.groups:
             self.sim.start(group)
         self.sim.settle()
+        for key, plan in [(b"slow", Plan(slow=True))] * slow_first + records:
+            self.sim.write(key, plan)
 
     def teardown(self) -> None:
         if hasattr(self, "sim"):
@@ -51,13 +62,16 @@ class Machine(RuleBasedStateMachine):
     # The world outside
 
     @precondition(lambda self: len(self.sim.written) < MOST_RECORDS)
-    @rule(key=st.sampled_from(KEYS), plan=plans, partition=st.integers(0, 1))
-    def write(self, key: bytes | None, plan: Plan, partition: int) -> None:
-        self.sim.write(key, plan, partition % self.partitions)
+    @rule(key=st.sampled_from(KEYS), together=st.lists(plans, min_size=1, max_size=3), partition=st.integers(0, 1))
+    def write(self, key: bytes | None, together: list[Plan], partition: int) -> None:
+        for plan in together:
+            self.sim.write(key, plan, partition % self.partitions)
 
-    @rule(seconds=st.sampled_from([0.5, 1.1, 5.0, 11.0, 61.0]))
-    def wait(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([11.0, 1.1, 3.0, 61.0]), rounds=st.integers(0, 6))
+    def wait(self, seconds: float, rounds: int) -> None:
+        """And let all do what is due; slow handlers run on."""
         self.sim.advance(seconds)
+        self.sim.flow(rounds, finishing=False)
 
     @precondition(lambda self: self.sim.running)
     @rule(at=which)
@@ -72,18 +86,21 @@ class Machine(RuleBasedStateMachine):
         self.sim.step(self._instance(at), component)
 
     @precondition(lambda self: self.sim.instances)
-    @rule(at=which, count=st.integers(1, 3))
-    def go_round(self, at: int, count: int) -> None:
+    @rule(at=which, rounds=st.integers(1, 6), acknowledging=st.booleans(), seconds=st.sampled_from([0, 0, 0, 0.3, 1.1]))
+    def work(self, at: int, rounds: int, acknowledging: bool, seconds: float) -> None:
+        """One instance alone goes on."""
         name = self._instance(at).name
-        for _ in range(count):
+        for _ in range(rounds):
             if name in self.sim.instances:
                 self.sim.round(self.sim.instances[name])
+                self.sim.advance(seconds)
+                if acknowledging:
+                    self.sim.acknowledge_all(name)
 
-    @rule()
-    def flow(self) -> None:
-        self.sim.flow(3)
+    @rule(rounds=st.integers(1, 6), finishing=st.booleans())
+    def flow(self, rounds: int, finishing: bool) -> None:
+        self.sim.flow(rounds, finishing=finishing)
 
-    @precondition(lambda self: not self.sim.is_stopped)
     @rule()
     def come_to_a_stand(self) -> None:
         self.sim.check_quiet()
@@ -117,10 +134,14 @@ class Machine(RuleBasedStateMachine):
 
     # Instances
 
-    @precondition(lambda self: len(self.sim.instances) < MOST_INSTANCES and not self.sim.is_stopped)
-    @rule(at=which)
-    def start(self, at: int) -> None:
-        self.sim.start(self.groups[at % len(self.groups)])
+    @precondition(lambda self: len(self.sim.instances) < MOST_INSTANCES)
+    @rule(at=which, without=st.sampled_from(["", "", "source", "retry"]), rounds=st.integers(0, 6))
+    def start(self, at: int, without: str, rounds: int) -> None:
+        """All of it, or only one side; and let it come to work."""
+        instance = self.sim.start(self.groups[at % len(self.groups)], without=without)
+        for _ in range(rounds):
+            if instance.name in self.sim.instances:
+                self.sim.round(instance)
 
     @precondition(lambda self: self.sim.instances)
     @rule(at=which, acknowledging=st.booleans(), landing=st.integers(0, 3))
@@ -134,6 +155,19 @@ class Machine(RuleBasedStateMachine):
         if expires:
             self.sim.expire_killed()
 
+    @precondition(lambda self: self.sim.instances)
+    @rule(at=which, landing=st.sampled_from([0, 0, 1, 2]), rounds=st.integers(0, 6))
+    def kill_and_replace(self, at: int, landing: int, rounds: int) -> None:
+        """As a supervisor does; the new one is let work, its writes staying in flight."""
+        killed = self._instance(at)
+        self.sim.kill(killed, landing=landing)
+        self.sim.expire_killed()
+        (without,) = killed.left_out
+        instance = self.sim.start(killed.settings.group_id, without=without)
+        for _ in range(rounds):
+            if instance.name in self.sim.instances:
+                self.sim.round(instance)
+
     @precondition(lambda self: self.sim.killed)
     @rule()
     def sessions_of_the_killed_end(self) -> None:
@@ -146,14 +180,26 @@ class Machine(RuleBasedStateMachine):
     def read_slowly(self, at: int, at_most: int | None) -> None:
         self._instance(at).client.instance.fetch_at_most = at_most
 
-    @precondition(lambda self: not self.sim.is_stopped)
-    @rule()
-    def brokers_stop(self) -> None:
-        self.sim.stop_brokers()
+    @precondition(lambda self: self.sim.instances)
+    @rule(at=which, topic=st.sampled_from(["redirect", "redirect", "retry"]))
+    def lag(self, at: int, topic: str) -> None:
+        """It sees nothing new in one of the topics, until all catch up."""
+        self.sim.lag(self._instance(at), getattr(self.sim.names, topic))
 
-    @precondition(lambda self: self.sim.is_stopped)
+    @precondition(lambda self: self.sim.lags)
     @rule()
-    def brokers_start(self) -> None:
+    def catch_up(self) -> None:
+        self.sim.catch_up()
+
+    @precondition(lambda self: self.sim.instances)
+    @rule(at=which, rounds=st.integers(0, 3), seconds=st.sampled_from([1.1, 11.0, 61.0]))
+    def brokers_restart(self, at: int, rounds: int, seconds: float) -> None:
+        name = self._instance(at).name
+        self.sim.stop_brokers()
+        for _ in range(rounds):
+            if name in self.sim.instances:
+                self.sim.round(self.sim.instances[name])
+        self.sim.advance(seconds)
         self.sim.start_brokers()
 
     @rule()

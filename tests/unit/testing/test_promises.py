@@ -116,6 +116,7 @@ def test_no_zombie_locks() -> None:
         ("+0 !0 +0:2", False),  # a pause or a stop was counted
         ("+0 !0 +0", False),  # a failure was forgotten
         ("+0 !0 # +0 !0 +0:1", True),  # the crash came before it was written
+        ("+0 # !0 +0 !0 +0:1", True),  # the partition was gone when it failed
         ("+0 !0 +0:1 # +0", False),  # it had been written
         ("+0 !0 +0:1 .0 # +0", True),  # from the beginning, as a new record
         ("+0 !0 +0:1 .0 # +0:3", False),
