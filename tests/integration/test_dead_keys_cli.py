@@ -269,7 +269,8 @@ def test_replay_runs_the_dead_and_the_parked_in_order(stage: Stage) -> None:
     stage.bank.mended.set()
     with stage.consuming() as consumer:
         stage.cluster.write(stage.topic, b"ada", b"good 11")
-        assert stage.run("dlq replay", "--key", "ada", "--yes").stderr == "ada (11 records): replayed\n"
+        said = stage.run("dlq replay", "--key", "ada", "--yes").stderr
+        assert said in [f"ada ({count} records): replayed\n" for count in (11, 12)], "the last may be parked by then"
         wait_for(
             "all have run once more, in order",
             lambda: stage.bank.journal.offsets("ended") == list(range(12)),

@@ -228,9 +228,11 @@ def test_a_reset_that_was_killed_is_finished_by_the_next_one(
 @contextmanager
 def member(cluster: Cluster, group: str, topic: str) -> Iterator[None]:
     """Somebody else is in the group."""
-    consumer = PlainConsumer(topic, bootstrap_servers=cluster.broker.bootstrap_servers, group_id=group)
+    # Left alone, a fresh member may know no partitions for as long as its metadata is good.
+    options = {"bootstrap_servers": cluster.broker.bootstrap_servers, "metadata_max_age_ms": 500}
+    consumer = PlainConsumer(topic, group_id=group, **options)
     try:
-        wait_for("it has joined", lambda: consumer.poll(timeout_ms=100) or consumer.assignment())
+        wait_for("it has joined", lambda: consumer.poll(timeout_ms=1_000) or consumer.assignment())
         yield
     finally:
         consumer.close(autocommit=False)
