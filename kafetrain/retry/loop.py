@@ -69,8 +69,6 @@ class RetryLoop:
         self._purging: Future[None] | None = None
         self._next_purge = self._clock.monotonic() + PURGE_EVERY_S
         self._busy_wait_s = BUSY_WAIT_S
-        self.orphan_count = 0
-        """Locks released because their record can never arrive."""
         self.malformed_count = 0
         """Records of the retry topic that were none, and went to the dead-letter topic."""
         consumer.subscribe([topic.names.retry], self._owned)
@@ -280,8 +278,8 @@ class RetryLoop:
             with self._state.mutex:
                 part.admit()
                 orphans = list(part.orphans_below(check.committed))
+                self._state.orphans.update(TopicPartition(self._name, partition) for partition, _, _ in orphans)
             for partition, offset, entry in orphans:
-                self.orphan_count += 1
                 logger.bind(topic=self._name, partition=partition, offset=offset).warning(
                     "orphan: its record never reached the retry topic; its key is freed"
                 )

@@ -102,6 +102,10 @@ class _Gauges(Collector):
                     families["pending"].add_metric(labels, sum(lock.pending for lock in locks))
                     families["oldest"].add_metric(labels, _oldest_s(pending))
                     families["dead"].add_metric(labels, len(locks) - len(pending))
+                for topic, orphans, seconds in _of_topics(tracker):
+                    for partition, took_s in seconds.items():
+                        families["orphans"].add_metric([topic, str(partition)], orphans.get(partition, 0))
+                        families["restore"].add_metric([topic, str(partition)], took_s)
         yield from families.values()
 
     @staticmethod
@@ -117,6 +121,16 @@ class _Gauges(Collector):
             ),
             "dead": GaugeMetricFamily(
                 "kafetrain_dead_keys", "Keys that stand still until somebody decides.", labels=["topic", "partition"]
+            ),
+            "orphans": GaugeMetricFamily(
+                "kafetrain_orphans",
+                "Locks released since the start because their record can never arrive.",
+                labels=["topic", "partition"],
+            ),
+            "restore": GaugeMetricFamily(
+                "kafetrain_restore_seconds",
+                "How long restoring the locks took, the last time.",
+                labels=["topic", "partition"],
             ),
         }
 
@@ -137,6 +151,16 @@ def _by_partition(tracker: ErrorTracker) -> dict[tuple[str, int], list[Lock]]:
         for lock in locks:
             found[lock.topic, lock.partition].append(lock)
     return found
+
+
+def _of_topics(tracker: ErrorTracker) -> Iterator[tuple[str, dict[int, int], dict[int, float]]]:
+    with tracker.state.mutex:
+        topics = list(tracker.state.topics)
+    for topic in topics:
+        try:
+            yield topic, tracker.orphans(topic), tracker.restore_seconds(topic)
+        except NotTrackedError:
+            continue  # it was closed a moment ago
 
 
 def _oldest_s(locks: Iterable[Lock]) -> float:

@@ -128,6 +128,7 @@ class RedirectReader:
         return [place for place, since in self._unneeded_since.items() if now - since >= KEEP_UNNEEDED_S]
 
     def _restore(self, claims: Sequence[Claim]) -> None:
+        began = self._clock.monotonic()
         ends = self._consumer.end_offsets({c.redirect for c in claims if c.redirect is not None})
         sources = {TopicPartition(c.topic.names.source, p) for c in claims for p in self._sources_of(c)}
         committed = self._admin.committed(self._settings.group_id, sources)
@@ -136,6 +137,8 @@ class RedirectReader:
                 if claim.redirect is None or claim.redirect not in self._state.tables:
                     continue
                 table = self._state.tables[claim.redirect]
+                if claim.restoring_since is None:
+                    claim.restoring_since = began
                 claim.restore_to = ends[claim.redirect]
                 for partition in self._sources_of(claim):
                     offset = committed.get(TopicPartition(claim.topic.names.source, partition))
@@ -191,6 +194,7 @@ class RedirectReader:
                     if claim.side is Side.SOURCE:
                         place = TopicPartition(claim.topic.names.source, claim.partition)
                         self._state.floors[place] = claim.locks.floor
+                        self._state.restored_in_s[place] = self._clock.monotonic() - (claim.restoring_since or 0.0)
             self._state.changed.notify_all()
         self._no_progress([c for c in waiting if not c.ready and c.restore_to is not None], None)
 

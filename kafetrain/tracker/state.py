@@ -8,6 +8,7 @@ workers and loops ask. `mutex` guards all of it; nothing blocks while holding it
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class Claim:
     """Source side: the table's part for this partition, once ready."""
     progress: tuple[int | None, float] | None = None
     """How far its restoring has come, and since when it is there (monotonic)."""
+    restoring_since: float | None = None
+    """When the reader took it up (monotonic)."""
     restore_to: int | None = None
     """The redirect partition's end, read after the claim was made: everything that a former owner wrote."""
     ready: bool = False
@@ -106,6 +109,10 @@ class TrackerState:
         """Per redirect partition: told that its table was rebuilt, with the mutex held."""
         self.listeners: dict[TopicPartition, Listener] = {}
         """Per redirect partition: told which chain and id changed, with the mutex held."""
+        self.restored_in_s: dict[TopicPartition, float] = {}
+        """Source partitions: how long restoring their locks took, the last time."""
+        self.orphans: Counter[TopicPartition] = Counter()
+        """Source partitions: locks released because their record can never arrive."""
         self.retry_consumers: set[str] = set()
         """Source topics whose retry topic a loop of ours reads."""
         self.error: BaseException | None = None

@@ -276,6 +276,19 @@ class ErrorTracker:
                     found += locks_of(table, self.settings.group_id, topic)
         return sorted(found, key=lambda lock: (lock.partition, lock.due))
 
+    def orphans(self, topic: str) -> dict[int, int]:
+        """By partition: locks that were released since the start, because their record can never arrive."""
+        self.state.topic(topic)
+        with self.state.mutex:
+            return {place.partition: count for place, count in self.state.orphans.items() if place.topic == topic}
+
+    def restore_seconds(self, topic: str) -> dict[int, float]:
+        """By partition that is ours: how long restoring its locks took."""
+        self.state.topic(topic)
+        with self.state.mutex:
+            ours, found = self.state.source_claims, self.state.restored_in_s.items()
+            return {place.partition: took_s for place, took_s in found if place.topic == topic and place in ours}
+
     # For the layers above
 
     def guard(self, handler: Handler) -> Handler:

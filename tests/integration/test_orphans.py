@@ -58,6 +58,7 @@ def test_a_lock_below_the_committed_offset_without_a_record_is_released_and_one_
         if written == "while it runs":
             write_entries()
             wait_for("two are released", lambda: len(cluster.locks(redirect)) == 1, check=consumer.check)
+            assert consumer.tracker.orphans(topic) == {0: 2}
     if written == "before the start":
         write_entries()
 

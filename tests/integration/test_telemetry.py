@@ -70,6 +70,8 @@ def test_what_waits_what_died_and_how_each_run_ended(
         wait_for("one is dead", lambda: gauge("dead_keys") == 1, check=app.check)
         wait_for("it has waited for some time", lambda: (gauge("oldest_pending_seconds") or 0) > 0.2, check=app.check)
         wait_for("a partition without locks has gauges too", lambda: gauge("pending_locks", "1") == 0, check=app.check)
+        assert 0 < (gauge("restore_seconds") or 0) < 30
+        assert gauge("orphans") == 0
         dead = {"topic": topic}
         wait_for(
             "it is counted",

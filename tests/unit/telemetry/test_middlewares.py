@@ -79,8 +79,10 @@ def test_the_names_of_the_metrics_are_public() -> None:
         "kafetrain_dead_letters",
         "kafetrain_handler_seconds",
         "kafetrain_oldest_pending_seconds",
+        "kafetrain_orphans",
         "kafetrain_pending_locks",
         "kafetrain_records",
+        "kafetrain_restore_seconds",
     ]
 
 
