@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kafetrain.client.ports import Client
     from kafetrain.settings import Settings
 
-__all__ = ["By", "ReasonText", "Yes", "confirm", "connect", "counted"]
+__all__ = ["By", "ReasonText", "Yes", "confirm", "connect"]
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 By = Annotated[str | None, typer.Option("--by", help="Who asks for it, for the record.", show_default="user@host")]
@@ -40,8 +40,3 @@ def confirm(plan: str, yes: bool) -> None:
     if not typer.confirm("Go on?", err=True):
         typer.echo("nothing was changed", err=True)
         raise typer.Exit(FAILED)
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 record`, `2 records`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kafetrain.cli.changes import connect, counted
+from kafetrain.cli.changes import connect
 from kafetrain.cli.key_changes import (
     By,
     Change,
@@ -18,12 +18,14 @@ from kafetrain.cli.key_changes import (
     Timeout,
     Yes,
     carry_out,
+    change_keys,
     described,
     plan_as_json,
     which,
 )
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.cli.wording import counted
 from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -126,14 +128,15 @@ def release(
 
     The dead letter stays where it is, and so does what was parked behind it. Done again, it changes nothing.
     """
-    from kafetrain.deadletter import DeadLetters
-
     keys = which(key=key, id=id, reason=reason, all=all)
-    settings = settings_for(brokers, group)
-    with DeadLetters(settings, topic, connect(settings)) as letters:
-        plan = letters.plan_release(**keys)
-        change = Change(yes, no_wait, timeout, by, reason_text, as_json)
-        carry_out(letters, plan, change, f"Releases {counted(len(plan.targets), 'dead key')} of {topic}.")
+    change = Change(yes, no_wait, timeout, by, reason_text, as_json)
+    change_keys(
+        topic,
+        settings_for(brokers, group),
+        change,
+        lambda letters: letters.plan_release(**keys),
+        lambda plan: f"Releases {counted(len(plan.targets), 'dead key')} of {topic}.",
+    )
 
 
 @app.command()

@@ -7,12 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import typer
 
 from kafetrain.cli.shared import print_json
+from kafetrain.cli.wording import iso, safe
 from kafetrain.deadletter import DeadLetter, key_text
 from kafetrain.errors import ConfigurationError
 
@@ -50,8 +50,8 @@ def as_row(letter: DeadLetter) -> dict[str, Any]:
         "error_type": letter.error_type,
         "reason": letter.reason,
         "attempts": letter.attempts,
-        "time": _iso(letter.at),
-        "first_failure": letter.first_failure and _iso(letter.first_failure),
+        "time": iso(letter.at),
+        "first_failure": letter.first_failure and iso(letter.first_failure),
         "command": letter.command,
         "transform": letter.transform,
         "replayed": None if letter.replayed is None else "{}:{}".format(*letter.replayed),
@@ -103,11 +103,11 @@ def print_letter(letter: DeadLetter, payload: str, full: bool, as_json: bool) ->
         return
     for name, value in as_row(letter).items():
         if value is not None:
-            typer.echo(f"{name:<14} {value if name == 'key' else _safe(str(value))}")
+            typer.echo(f"{name:<14} {value if name == 'key' else safe(str(value))}")
     if letter.headers:
         typer.echo("headers")
         for name, header in letter.headers:
-            typer.echo(f"  {_safe(name)}: {'(null)' if header is None else _safe(header.decode('utf-8', 'replace'))}")
+            typer.echo(f"  {safe(name)}: {'(null)' if header is None else safe(header.decode('utf-8', 'replace'))}")
     typer.echo("payload")
     typer.echo(_payload(letter.value, payload, full))
 
@@ -179,13 +179,4 @@ def _row(letter: DeadLetter) -> str:
 
 
 def _one_line(text: str) -> str:
-    return _safe(next(iter(text.strip().splitlines()), ""))[:200]
-
-
-def _safe(text: str) -> str:
-    """Nobody vouches for it: without control characters it cannot play with the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
+    return safe(next(iter(text.strip().splitlines()), ""))[:200]

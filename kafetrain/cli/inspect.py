@@ -12,6 +12,7 @@ import typer
 
 from kafetrain.cli.changes import connect
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.cli.wording import iso
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +102,7 @@ def _as_json(figures: Figures) -> dict[str, Any]:
     return {
         "topic": figures.topic,
         "group": figures.group,
-        "at": _iso(figures.at),
+        "at": iso(figures.at),
         "members": figures.members,
         "retry_members": figures.retry_members,
         "partitions": [
@@ -134,7 +135,7 @@ def _row_as_json(row: PartitionFigures, at: datetime) -> dict[str, Any]:
         "pending_keys": row.pending_keys,
         "pending_records": row.pending_records,
         "oldest_pending_seconds": row.oldest_failure and round((at - row.oldest_failure).total_seconds(), 3),
-        "next_due": row.next_due and _iso(row.next_due),
+        "next_due": row.next_due and iso(row.next_due),
         "dead_keys": row.dead_keys,
     }
 
@@ -148,12 +149,8 @@ def _lock_as_json(lock: Lock) -> dict[str, Any]:
         "head": lock.head,
         "pending": lock.pending,
         "attempt": lock.attempt,
-        "due": _iso(lock.due),
-        "first_failure": lock.first_failure and _iso(lock.first_failure),
+        "due": iso(lock.due),
+        "first_failure": lock.first_failure and iso(lock.first_failure),
         "error_type": lock.error_type,
         "error": lock.error,
     }
-
-
-def _iso(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds")

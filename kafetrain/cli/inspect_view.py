@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kafetrain.cli.wording import due_in, error_line, span
 from kafetrain.deadletter.key_text import key_text
 from kafetrain.operations.figures import Figures, Offsets, PartitionFigures, total_of
 from kafetrain.outcome import Lock
@@ -86,8 +87,8 @@ def _figures(row: PartitionFigures, at: datetime) -> list[Text]:
         _number(_lag_of(row.retry), "", none=row.retry is None),
         _number(row.pending_keys, "yellow"),
         _number(row.pending_records, "yellow"),
-        Text("-" if row.oldest_failure is None else _span((at - row.oldest_failure).total_seconds())),
-        Text("-" if row.next_due is None else _due((row.next_due - at).total_seconds())),
+        Text("-" if row.oldest_failure is None else span((at - row.oldest_failure).total_seconds())),
+        Text("-" if row.next_due is None else due_in((row.next_due - at).total_seconds())),
         _number(row.dead_keys, "bold red"),
     ]
 
@@ -115,32 +116,9 @@ def _locks(locks: Sequence[Lock], room: int, at: datetime, heading: str, *, is_d
             str(lock.partition),
             str(lock.pending if is_dead else lock.pending - 1),
             str(lock.attempt),
-            "-" if age is None else _span(age),
-            _error(lock),
+            "-" if age is None else span(age),
+            Text(error_line(lock)),
         )
     if hidden := len(locks) - len(shown):
         table.add_row(Text(f"+{hidden} more", style="dim"))
     return table
-
-
-def _error(lock: Lock) -> Text:
-    if lock.error_type is None:
-        return Text("-")
-    line = next(iter((lock.error or "").strip().splitlines()), "")
-    # Nobody vouches for it: without control characters it cannot play with the terminal.
-    text = f"{lock.error_type}: {line}" if line else lock.error_type
-    return Text("".join(char if char.isprintable() else "?" for char in text))
-
-
-def _due(seconds: float) -> str:
-    return f"in {_span(seconds)}" if seconds > 0 else "now"
-
-
-def _span(seconds: float) -> str:
-    """One unit, with about two digits."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    for unit, length, until in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < until:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kafetrain.cli.changes import By, ReasonText, Yes, confirm, counted
+from kafetrain.cli.changes import By, ReasonText, Yes, confirm, connect
 from kafetrain.cli.errors import FAILED
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import print_json
+from kafetrain.cli.wording import counted
 from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from kafetrain.deadletter import DeadLetters, Plan, Result, Target
+    from kafetrain.settings import Settings
 
 __all__ = [
     "By",
@@ -29,6 +31,7 @@ __all__ = [
     "Timeout",
     "Yes",
     "carry_out",
+    "change_keys",
     "described",
     "plan_as_json",
     "which",
@@ -91,6 +94,21 @@ def which(**options: Any) -> dict[str, Any]:
         except ValueError as error:
             raise ConfigurationError(f"{given['id']!r} is no message id: {error}") from None
     return given
+
+
+def change_keys(
+    topic: str,
+    settings: Settings,
+    change: Change,
+    plan_of: Callable[[DeadLetters], Plan],
+    question: Callable[[Plan], str],
+) -> None:
+    """Plan it, and `carry_out` the plan."""
+    from kafetrain.deadletter import DeadLetters
+
+    with DeadLetters(settings, topic, connect(settings)) as letters:
+        plan = plan_of(letters)
+        carry_out(letters, plan, change, question(plan))
 
 
 def carry_out(letters: DeadLetters, plan: Plan, change: Change, question: str, **how: Any) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from kafetrain.cli.changes import connect, counted
-from kafetrain.cli.key_changes import By, Change, Id, Key, NoWait, ReasonText, Timeout, Yes, carry_out, which
+from kafetrain.cli.key_changes import By, Change, Id, Key, NoWait, ReasonText, Timeout, Yes, change_keys, which
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, settings_for
+from kafetrain.cli.wording import counted
 
 __all__ = ["app"]
 
@@ -31,14 +31,15 @@ def retry_now(
 
     Its attempts and its order stay as they are. Done again, it changes nothing.
     """
-    from kafetrain.deadletter import DeadLetters
-
     keys = which(key=key, id=id)
-    settings = settings_for(brokers, group)
-    with DeadLetters(settings, topic, connect(settings)) as letters:
-        plan = letters.plan_retry_now(**keys)
-        change = Change(yes, no_wait, timeout, by, reason_text, as_json)
-        carry_out(letters, plan, change, f"Retries {counted(len(plan.targets), 'key')} of {topic} now.")
+    change = Change(yes, no_wait, timeout, by, reason_text, as_json)
+    change_keys(
+        topic,
+        settings_for(brokers, group),
+        change,
+        lambda letters: letters.plan_retry_now(**keys),
+        lambda plan: f"Retries {counted(len(plan.targets), 'key')} of {topic} now.",
+    )
 
 
 @app.command()
@@ -59,11 +60,12 @@ def skip(
 
     It goes to the dead-letter topic as `skipped`. Done again, it skips the next one: the plan says which.
     """
-    from kafetrain.deadletter import DeadLetters
-
     keys = which(key=key, id=id)
-    settings = settings_for(brokers, group)
-    with DeadLetters(settings, topic, connect(settings)) as letters:
-        plan = letters.plan_skip(**keys)
-        change = Change(yes, no_wait, timeout, by, reason_text, as_json)
-        carry_out(letters, plan, change, f"Skips the first record of {counted(len(plan.targets), 'key')} of {topic}.")
+    change = Change(yes, no_wait, timeout, by, reason_text, as_json)
+    change_keys(
+        topic,
+        settings_for(brokers, group),
+        change,
+        lambda letters: letters.plan_skip(**keys),
+        lambda plan: f"Skips the first record of {counted(len(plan.targets), 'key')} of {topic}.",
+    )

@@ -15,6 +15,7 @@ import typer
 from kafetrain.cli.changes import connect
 from kafetrain.cli.progress import progress_bar
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.cli.wording import due_in, error_line, iso, safe, span
 from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,13 +102,13 @@ def _history(settings: Settings, topic: str, key: str, as_json: bool) -> None:
         print_json([_event_as_json(event) for event in events])
         return
     for event in events:
-        text = "".join(char if char.isprintable() else "?" for char in event.text)
+        text = safe(event.text)
         typer.echo(f"{event.at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z  {event.kind:<11}  {event.id}  {text}")
 
 
 def _event_as_json(event: KeyEvent) -> dict[str, Any]:
     return {
-        "time": event.at.isoformat(timespec="milliseconds"),
+        "time": iso(event.at),
         "kind": event.kind,
         "id": str(event.id),
         "topic": event.topic,
@@ -131,8 +132,8 @@ def _as_json(lock: Lock, now: datetime) -> dict[str, Any]:
         "head": lock.head,
         "pending": lock.pending,
         "attempt": lock.attempt,
-        "due": lock.due.isoformat(timespec="milliseconds"),
-        "first_failure": lock.first_failure and lock.first_failure.isoformat(timespec="milliseconds"),
+        "due": iso(lock.due),
+        "first_failure": lock.first_failure and iso(lock.first_failure),
         "age_seconds": lock.first_failure and round((now - lock.first_failure).total_seconds(), 3),
         "error_type": lock.error_type,
         "error": lock.error,
@@ -164,31 +165,8 @@ def _print_table(found: list[Lock], now: datetime) -> None:
             Text(lock.state, style="red" if is_dead else "yellow"),
             str(lock.pending),
             str(lock.attempt),
-            "-" if is_dead else _due((lock.due - now).total_seconds()),
-            "-" if age_s is None else _span(age_s),
-            Text(_error(lock)),
+            "-" if is_dead else due_in((lock.due - now).total_seconds()),
+            "-" if age_s is None else span(age_s),
+            Text(error_line(lock)),
         )
     console.print(table)
-
-
-def _due(seconds: float) -> str:
-    return f"in {_span(seconds)}" if seconds > 0 else "now"
-
-
-def _span(seconds: float) -> str:
-    """One unit, with about two digits."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    for unit, length, until in (("s", 1, 120), ("min", 60, 120 * 60), ("h", 3600, 48 * 3600)):
-        if seconds < until:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
-
-def _error(lock: Lock) -> str:
-    if lock.error_type is None:
-        return "-"
-    line = next(iter((lock.error or "").strip().splitlines()), "")
-    text = f"{lock.error_type}: {line}" if line else lock.error_type
-    # Nobody vouches for it: without control characters it cannot play with the terminal.
-    return "".join(char if char.isprintable() else "?" for char in text)

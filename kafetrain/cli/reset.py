@@ -10,6 +10,7 @@ import typer
 from kafetrain.cli.changes import By, ReasonText, Yes, connect
 from kafetrain.cli.errors import FAILED
 from kafetrain.cli.shared import AsJson, Brokers, Group, Topic, print_json, settings_for
+from kafetrain.cli.wording import counted
 
 if TYPE_CHECKING:
     from kafetrain.operations.forget import Traces
@@ -93,8 +94,8 @@ def forget(
     for found in traces:
         if found.partitions:
             typer.echo(
-                f"{found.topic}: {_counted(found.locks.pending, 'pending record')} lost, "
-                f"{_counted(found.locks.dead, 'dead record')} forgotten, group {group} is registered no longer"
+                f"{found.topic}: {counted(found.locks.pending, 'pending record')} lost, "
+                f"{counted(found.locks.dead, 'dead record')} forgotten, group {group} is registered no longer"
             )
         else:
             typer.echo(f"{found.topic}: nothing of group {group}")
@@ -117,16 +118,12 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
 def _plan(topic: str, settings: Settings, former: FormerSelf, dead_letter: bool) -> str:
     fate = "will be dead-lettered" if dead_letter else "will be dropped"
     return (
         f"{topic} was deleted and created again. Of group {settings.group_id}, "
-        f"{_counted(former.locks.pending, 'pending record')} {fate}, and "
-        f"{_counted(former.locks.dead, 'dead record')} forgotten."
+        f"{counted(former.locks.pending, 'pending record')} {fate}, and "
+        f"{counted(former.locks.dead, 'dead record')} forgotten."
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kafetrain import cli
-from kafetrain.cli import dlq, keys
+from kafetrain.cli import dlq, key_changes
 from kafetrain.record import TopicPartition
 from tests.unit.deadletter.conftest import DLQ, World
 
@@ -30,7 +30,7 @@ def run(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     for name in [name for name in os.environ if name.upper().startswith("KAFETRAIN_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    for module in (dlq, keys):
+    for module in (dlq, key_changes):
         monkeypatch.setattr(module, "connect", lambda settings: world)
 
     def invoke(command: str, *arguments: str) -> Any:
