@@ -7,32 +7,11 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
-from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
+from kafetrain.client.connection import MAX_POLL_INTERVAL_MS, OPTION_NAMES, SESSION_TIMEOUT_MS, TRANSACTION_TIMEOUT_MS
 from kafetrain.settings_checks import nearest
 
 __all__ = ["check_client", "check_client_options", "check_delivery", "check_security"]
 
-# Typed settings, by the names that the clients have for the same thing.
-_SHORTCUTS = {
-    "kafka-python": {
-        "security_protocol": "security_protocol",
-        "sasl_mechanism": "sasl_mechanism",
-        "sasl_username": "sasl_plain_username",
-        "sasl_password": "sasl_plain_password",
-        "ssl_cafile": "ssl_cafile",
-        "ssl_certfile": "ssl_certfile",
-        "ssl_keyfile": "ssl_keyfile",
-    },
-    "confluent": {
-        "security_protocol": "security.protocol",
-        "sasl_mechanism": "sasl.mechanism",
-        "sasl_username": "sasl.username",
-        "sasl_password": "sasl.password",
-        "ssl_cafile": "ssl.ca.location",
-        "ssl_certfile": "ssl.certificate.location",
-        "ssl_keyfile": "ssl.key.location",
-    },
-}
 _ABORTED_WITHIN = timedelta(seconds=10)  # how often brokers look for transactions that have timed out
 _NEEDS_LOGIN = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -72,7 +51,7 @@ def check_delivery(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def check_security(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A login or certificate that the protocol would leave unused, or a login that it lacks."""
     options: Mapping[str, Any] = values.get("client_options") or {}
-    names = _SHORTCUTS[values.get("client") or "kafka-python"]
+    names = OPTION_NAMES[values.get("client") or "kafka-python"]
 
     def given(setting: str) -> Any:
         typed = values.get(setting)

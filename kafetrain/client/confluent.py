@@ -23,6 +23,7 @@ from kafetrain.client.connection import (
     REQUEST_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
     ConnectionSettings,
+    given_options,
 )
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort
@@ -251,18 +252,7 @@ def wrong_options(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _options_of(settings: ConnectionSettings) -> dict[str, Any]:
     """The user's options, the typed ones among them, by librdkafka's names."""
-    password = settings.sasl_password
-    typed = {
-        "security.protocol": settings.security_protocol,
-        "sasl.mechanism": settings.sasl_mechanism,
-        "sasl.username": settings.sasl_username,
-        "sasl.password": None if password is None else password.get_secret_value(),
-        "ssl.ca.location": settings.ssl_cafile,
-        "ssl.certificate.location": settings.ssl_certfile,
-        "ssl.key.location": settings.ssl_keyfile,
-    }
-    options = {name: value for name, value in settings.client_options.items() if name not in OWNED_OPTIONS}
-    options.update({name: value for name, value in typed.items() if value is not None})
+    options = given_options(settings, "confluent", OWNED_OPTIONS)
     # Without the key's own file it is in that of the certificate, as elsewhere.
     if "ssl.certificate.location" in options and "ssl.key.pem" not in options:
         options.setdefault("ssl.key.location", options["ssl.certificate.location"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -13,10 +13,12 @@ __all__ = [
     "MAX_BLOCK_MS",
     "MAX_POLL_INTERVAL_MS",
     "MAX_REQUEST_BYTES",
+    "OPTION_NAMES",
     "REQUEST_TIMEOUT_MS",
     "SESSION_TIMEOUT_MS",
     "TRANSACTION_TIMEOUT_MS",
     "ConnectionSettings",
+    "given_options",
 ]
 
 SESSION_TIMEOUT_MS = 45_000
@@ -40,6 +42,29 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """Far above any topic's limit, which is the one that counts: the client would compare before it compresses."""
 
 
+OPTION_NAMES = {
+    "kafka-python": {
+        "security_protocol": "security_protocol",
+        "sasl_mechanism": "sasl_mechanism",
+        "sasl_username": "sasl_plain_username",
+        "sasl_password": "sasl_plain_password",
+        "ssl_cafile": "ssl_cafile",
+        "ssl_certfile": "ssl_certfile",
+        "ssl_keyfile": "ssl_keyfile",
+    },
+    "confluent": {
+        "security_protocol": "security.protocol",
+        "sasl_mechanism": "sasl.mechanism",
+        "sasl_username": "sasl.username",
+        "sasl_password": "sasl.password",
+        "ssl_cafile": "ssl.ca.location",
+        "ssl_certfile": "ssl.certificate.location",
+        "ssl_keyfile": "ssl.key.location",
+    },
+}
+"""Typed settings, by the names that the clients have for the same thing."""
+
+
 class ConnectionSettings(Protocol):
     """What is read of the settings."""
 
@@ -61,3 +86,13 @@ class ConnectionSettings(Protocol):
     def ssl_certfile(self) -> str | None: ...
     @property
     def ssl_keyfile(self) -> str | None: ...
+
+
+def given_options(settings: ConnectionSettings, client: str, owned: Container[str]) -> dict[str, Any]:
+    """The user's options by the client's names, the typed ones among them; without those that are ours to set."""
+    options = {name: value for name, value in settings.client_options.items() if name not in owned}
+    for setting, option in OPTION_NAMES[client].items():
+        value = getattr(settings, setting)
+        if value is not None:
+            options[option] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return options

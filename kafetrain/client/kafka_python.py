@@ -16,6 +16,7 @@ from kafetrain.client.connection import (
     SESSION_TIMEOUT_MS,
     TRANSACTION_TIMEOUT_MS,
     ConnectionSettings,
+    given_options,
 )
 from kafetrain.client.kafka_python_admin import KafkaPythonAdmin
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
@@ -196,18 +197,7 @@ class KafkaPythonClient:
 
 def _options_of(settings: ConnectionSettings) -> dict[str, Any]:
     """The user's options, the typed ones among them, by kafka-python's names."""
-    password = settings.sasl_password
-    typed = {
-        "security_protocol": settings.security_protocol,
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": None if password is None else password.get_secret_value(),
-        "ssl_cafile": settings.ssl_cafile,
-        "ssl_certfile": settings.ssl_certfile,
-        "ssl_keyfile": settings.ssl_keyfile,
-    }
-    options = {name: value for name, value in settings.client_options.items() if name not in OWNED_OPTIONS}
-    options.update({name: value for name, value in typed.items() if value is not None})
+    options = given_options(settings, "kafka-python", OWNED_OPTIONS)
     if isinstance(options.get("api_version"), list):  # from JSON, which has no tuples
         options["api_version"] = tuple(options["api_version"])
     return options

@@ -22,7 +22,7 @@ from kafetrain.client.kafka_python_errors import client_error
 from kafetrain.client.kafka_python_workarounds import abandon, is_stuck, keep_producer_usable_after_rejections
 from kafetrain.client.ports import ClientError, OutgoingRecord
 
-__all__ = ["KafkaPythonProducer"]
+__all__ = ["KafkaPythonProducer", "append"]
 
 MAX_OPEN_RECORDS = 20_000
 MAX_OPEN_BYTES = 64 * 1024 * 1024
@@ -47,6 +47,18 @@ class _Open:
 
     def __str__(self) -> str:
         return f"sending to {self.record.topic}[{self.record.partition}]"
+
+
+def append(producer: Any, record: OutgoingRecord) -> Any:
+    """Hand a record to the library's producer. Returns its future."""
+    return producer.send(
+        record.topic,
+        key=record.key,
+        value=record.value,
+        headers=list(record.headers),
+        partition=record.partition,
+        timestamp_ms=record.timestamp_ms,
+    )
 
 
 class KafkaPythonProducer:
@@ -128,14 +140,7 @@ class KafkaPythonProducer:
         deadline = time.monotonic() + self._max_block_s
         while True:
             try:
-                return producer.send(
-                    record.topic,
-                    key=record.key,
-                    value=record.value,
-                    headers=list(record.headers),
-                    partition=record.partition,
-                    timestamp_ms=record.timestamp_ms,
-                )
+                return append(producer, record)
             except ValueError:
                 # The topic may have grown: the library looks at it again only after metadata_max_age_ms.
                 known = producer._metadata.partitions_for_topic(record.topic)

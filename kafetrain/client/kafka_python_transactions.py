@@ -18,6 +18,7 @@ from kafka.structs import OffsetAndMetadata
 from loguru import logger
 
 from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
+from kafetrain.client.kafka_python_producer import append
 from kafetrain.client.kafka_python_workarounds import REJECTIONS, abandon
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
 from kafetrain.record import TopicPartition
@@ -70,14 +71,7 @@ class KafkaPythonTransactions:
             self._open_bytes += size
         future.add_done_callback(lambda _: self._ended(size))
         try:
-            sent = self._producer.send(
-                record.topic,
-                key=record.key,
-                value=record.value,
-                headers=list(record.headers),
-                partition=record.partition,
-                timestamp_ms=record.timestamp_ms,
-            )
+            sent = append(self._producer, record)
         except Exception as error:
             future.set_exception(_error(error, doing))
             return future

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kafetrain.core.headers import Malformed, restored
+from kafetrain.core.headers import Malformed, taken_apart
 from kafetrain.record import DlqHeader, Headers, MessageId, Record
 
 __all__ = ["DeadLetterInfo", "decode_dead_letter"]
@@ -36,12 +36,7 @@ class DeadLetterInfo:
 
 def decode_dead_letter(record: Record) -> DeadLetterInfo:
     """Raises `Malformed`, with what is missing or wrong. Texts that are damaged are read as far as they go."""
-    headers = record.headers or ()
-    start = next((i for i in range(len(headers) - 1, -1, -1) if headers[i][0] == DlqHeader.ID), -1)
-    if start < 0:
-        raise Malformed(f"no {DlqHeader.ID}")
-    ours = {name: value for name, value in headers[start:] if name in _OURS and value is not None}
-    later = tuple(pair for pair in headers[start:] if pair[0] not in _OURS)
+    own, ours = taken_apart(record, DlqHeader.ID, _OURS, DlqHeader.NULL_HEADERS)
 
     def text(name: str) -> str | None:
         return None if name not in ours else ours[name].decode("utf-8", "replace")
@@ -65,7 +60,7 @@ def decode_dead_letter(record: Record) -> DeadLetterInfo:
         at_ms=record.timestamp if at_ms is None else at_ms,
         first_failure_ms=number(DlqHeader.FIRST_FAILURE),
         source_timestamp_ms=record.timestamp if timestamp_ms is None else timestamp_ms,
-        user_headers=restored(headers[:start], ours.get(DlqHeader.NULL_HEADERS)) + later,
+        user_headers=own,
         null_value=DlqHeader.NULL_VALUE in ours,
         command=text(DlqHeader.COMMAND),
         transform=text(DlqHeader.TRANSFORM),

@@ -6,7 +6,7 @@ record's own header that looks like ours (a copy of a retried record, say) there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from kafetrain.core.control import Audit, Control
@@ -20,8 +20,8 @@ __all__ = [
     "decode_retry",
     "dlq_headers",
     "dlq_mark_headers",
-    "restored",
     "retry_headers",
+    "taken_apart",
     "tombstone_headers",
 ]
 
@@ -168,8 +168,24 @@ def _joined(own: Headers, ours: list[tuple[str, object]], nulls_name: str) -> li
     return [(name, b"" if value is None else value) for name, value in own] + _encoded(ours)
 
 
-def restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
-    """The record's own headers as they were, with the nulls that travelled as empty."""
+def taken_apart(
+    record: Record, first: str, names: Container[str], nulls_name: str
+) -> tuple[tuple[tuple[str, bytes | None], ...], dict[str, bytes]]:
+    """The record's own headers as they were, and our block behind them, the last one that begins with `first`.
+
+    Raises `Malformed` where there is none.
+    """
+    headers = record.headers or ()
+    start = next((i for i in range(len(headers) - 1, -1, -1) if headers[i][0] == first), -1)
+    if start < 0:
+        raise Malformed(f"no {first}")
+    ours = {name: value for name, value in headers[start:] if name in names and value is not None}
+    later = tuple(pair for pair in headers[start:] if pair[0] not in names)  # something on its way added a header
+    return _restored(headers[:start], ours.get(nulls_name)) + later, ours
+
+
+def _restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
+    """With the nulls that travelled as empty."""
     if not nulls:
         return tuple(own)
     positions = {int(text) for text in nulls.split(b",") if text.isdigit()}
@@ -178,13 +194,7 @@ def restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | None
 
 def decode_retry(record: Record) -> RetryInfo:
     """Raises `Malformed`, with what is missing or wrong."""
-    headers = record.headers or ()
-    start = next((i for i in range(len(headers) - 1, -1, -1) if headers[i][0] == RetryHeader.ID), -1)
-    if start < 0:
-        raise Malformed(f"no {RetryHeader.ID}")
-    ours = {name: value for name, value in headers[start:] if name in _OURS and value is not None}
-    later = [pair for pair in headers[start:] if pair[0] not in _OURS]  # something on its way added a header
-    own = restored(headers[:start], ours.get(RetryHeader.NULL_HEADERS))
+    own, ours = taken_apart(record, RetryHeader.ID, _OURS, RetryHeader.NULL_HEADERS)
 
     def text(name: str, default: str | None = None) -> str:
         if name not in ours:
@@ -219,7 +229,7 @@ def decode_retry(record: Record) -> RetryInfo:
         lock_offset=number(RetryHeader.LOCK_OFFSET),
         control=_control(id, text, number) if RetryHeader.CONTROL in ours else None,
         transform=text(RetryHeader.TRANSFORM, "") or None,
-        user_headers=tuple(own) + tuple(later),
+        user_headers=own,
         null_value=RetryHeader.NULL_VALUE in ours,
     )
 

@@ -116,8 +116,7 @@ class Registry:
         with self._mutex:
             producer, known = self._producers.get(name), list(self._producers)
         if producer is None:
-            others = f"; there are {', '.join(known)}" if known else "; none is registered"
-            raise ConfigurationError(f"no producer has the name {name!r}{nearest(name, known) or others}")
+            raise _unknown("no producer has the name", name, known)
         return producer
 
     # Ending
@@ -178,9 +177,13 @@ class Registry:
         with self._mutex:
             job, known = self._jobs.get(name), list(self._jobs)
         if job is None:
-            others = f"; there are {', '.join(known)}" if known else "; none is registered"
-            raise ConfigurationError(f"no consumer has the job name {name!r}{nearest(name, known) or others}")
+            raise _unknown("no consumer has the job name", name, known)
         return job
+
+
+def _unknown(what: str, name: str, known: list[str]) -> ConfigurationError:
+    others = f"; there are {', '.join(known)}" if known else "; none is registered"
+    return ConfigurationError(f"{what} {name!r}{nearest(name, known) or others}")
 
 
 def _parts_of(consumer: ConsumerConfig | Consumer) -> tuple[ConsumerConfig, Handler]:
