@@ -50,10 +50,6 @@ class LoopThread:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
     def check(self) -> None:
         """Raise what ended the loop, if something did."""
         if self.error is not None:

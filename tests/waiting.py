@@ -17,7 +17,7 @@ LOOK_EVERY_S = 0.01
 def wait_for(
     description: str,
     condition: Callable[[], T | None],
-    timeout: float = 30.0,
+    timeout: float = 60.0,
     *,
     check: Callable[[], object] | None = None,
 ) -> T:

@@ -19,7 +19,12 @@ from kafka import errors as kafka_errors
 from loguru import logger
 
 from kafetrain.client.kafka_python_errors import client_error
-from kafetrain.client.kafka_python_workarounds import abandon, is_stuck, keep_producer_usable_after_rejections
+from kafetrain.client.kafka_python_workarounds import (
+    abandon,
+    is_stuck,
+    keep_producer_usable_after_rejections,
+    send_nothing_that_has_failed,
+)
 from kafetrain.client.ports import ClientError, OutgoingRecord
 
 __all__ = ["KafkaPythonProducer", "append"]
@@ -239,6 +244,7 @@ class KafkaPythonProducer:
 
     def _built(self, api_version: Any) -> Any:
         producer = self._build(api_version)
+        send_nothing_that_has_failed(producer)
         keep_producer_usable_after_rejections(producer)
         return producer
 

@@ -18,7 +18,10 @@ from kafka.partitioner.default import murmur2
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.kafka_python_errors import client_error
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
-from kafetrain.client.kafka_python_workarounds import keep_producer_usable_after_rejections
+from kafetrain.client.kafka_python_workarounds import (
+    keep_producer_usable_after_rejections,
+    send_nothing_that_has_failed,
+)
 from kafetrain.client.ports import ClientError
 
 __all__ = ["Compression", "Publisher", "PublishingClient", "library_for"]
@@ -46,6 +49,7 @@ class Publisher(KafkaPythonProducer):
 
     def _built(self, api_version: Any) -> Any:
         producer = self._build(api_version)
+        send_nothing_that_has_failed(producer)
         if producer._transaction_manager is not None:  # else it is not idempotent, and rejections harm nothing
             keep_producer_usable_after_rejections(producer)
         return producer

@@ -30,6 +30,7 @@ __all__ = [
     "keep_producer_usable_after_rejections",
     "mend_fetching",
     "net_client_factory",
+    "send_nothing_that_has_failed",
 ]
 
 
@@ -263,6 +264,27 @@ def keep_producer_usable_after_rejections(producer: Any) -> None:
         return verdict
 
     transactions.classify_batch_error = classify_batch_error
+
+
+def send_nothing_that_has_failed(producer: Any) -> None:
+    """Keep from the broker what has expired in the moment in which it was taken to be sent.
+
+    The library fails the records of such a batch and sends it all the same. A process that was frozen would append
+    what it had queued before, behind all that its successor has done meanwhile.
+    """
+    sender = producer._sender
+    create_requests = sender._create_produce_requests
+    transactions = producer._transaction_manager
+
+    def create_requests_of_open_batches(batches_by_node: Any) -> Any:
+        for batches in batches_by_node.values():
+            for batch in [batch for batch in batches if batch.final_state is not None]:
+                batches.remove(batch)  # from this list: the answer is told to what is in it
+                if transactions is not None:
+                    transactions.set_sequence_number(batch.topic_partition, batch.records.base_sequence)
+        return create_requests(batches_by_node)
+
+    sender._create_produce_requests = create_requests_of_open_batches
 
 
 def is_stuck(producer: Any) -> bool:

@@ -8,12 +8,13 @@ letters, so that a crash leaves no lock whose record is nowhere, and one batch a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from kafetrain.client.ports import ConsumerPort, OutgoingRecord, ProducerPort
 from kafetrain.clock import Clock
 from kafetrain.core.control import Audit
 from kafetrain.core.entry import Entry, State
-from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry, dlq_headers
+from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
 from kafetrain.core.lock_table import LockTable
 from kafetrain.operations.lock_removal import tombstone, write_all
 from kafetrain.operations.redirect_view import read_to_end
@@ -21,6 +22,7 @@ from kafetrain.record import DlqHeader, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topics import AuxiliaryTopics
 from kafetrain.tracker.own_loops import source_of
+from kafetrain.tracker.writes import DeadLetter, letter_of
 
 __all__ = ["PendingRecords"]
 
@@ -84,21 +86,14 @@ class PendingRecords:
 
     def _letter(self, record: Record, info: RetryInfo, entry: Entry, audit: Audit) -> OutgoingRecord:
         source = source_of(record, info)
-        headers = dlq_headers(
-            source.id,
-            source.headers,
-            state=DeadLetterState.RESET,
-            attempts=entry.attempt if entry.readable else info.attempt,
-            error_type=entry.error_type,
-            reason=entry.error,
-            now_ms=self._clock.now_ms(),
-            source_timestamp_ms=source.timestamp_ms,
-            first_failure_ms=entry.first_failure_ms,
+        why = DeadLetter(
+            DeadLetterState.RESET,
+            entry.attempt if entry.readable else info.attempt,
+            entry.error_type,
+            entry.error,
+            entry.first_failure_ms,
         )
-        headers.append((DlqHeader.COMMAND, audit.command.encode()))
-        value = source.value
-        if source.key is None and value is None:  # which clients cannot send
-            headers.append((DlqHeader.NULL_VALUE, b"1"))
-            value = b""
-        partition = source.id.partition % self._dlq_partitions
-        return OutgoingRecord(self._names.dlq, partition, source.key, value, headers)
+        place = TopicPartition(self._names.dlq, source.id.partition % self._dlq_partitions)
+        letter = letter_of(source, why, place, self._clock.now_ms())
+        command = (DlqHeader.COMMAND, audit.command.encode())
+        return replace(letter, headers=[*letter.headers, command])

@@ -25,7 +25,7 @@ from kafetrain.tracker.hooks import Hooks
 from kafetrain.tracker.sequence import Sequence
 from kafetrain.tracker.state import Side, TrackerState, width_of
 
-__all__ = ["DeadLetter", "SourceRecord", "Writes", "payload"]
+__all__ = ["DeadLetter", "SourceRecord", "Writes", "letter_of", "payload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,27 @@ class Sender(Protocol):
 
 def _at_once(call: Callable[[], object]) -> None:
     call()
+
+
+def letter_of(
+    source: SourceRecord, why: DeadLetter, place: TopicPartition, now_ms: int, topic_id: str = ""
+) -> OutgoingRecord:
+    """The record's dead letter, for that partition of the dead-letter topic."""
+    headers = dlq_headers(
+        source.id,
+        source.headers,
+        state=why.state,
+        attempts=why.attempts,
+        error_type=why.error_type,
+        reason=why.reason,
+        now_ms=now_ms,
+        first_failure_ms=why.first_failure_ms,
+        source_timestamp_ms=source.timestamp_ms,
+        topic_id=topic_id,
+    )
+    if _is_empty(source):
+        headers.append((DlqHeader.NULL_VALUE, b"1"))
+    return OutgoingRecord(place.topic, place.partition, source.key, _value(source), headers)
 
 
 class Writes:
@@ -151,22 +172,9 @@ class Writes:
 
     def dead_letter(self, topic: PreparedTopics, source: SourceRecord, why: DeadLetter) -> Sequence[tuple[int, int]]:
         """Append the record to the dead-letter topic. Returns its partition and offset there."""
-        headers = dlq_headers(
-            source.id,
-            source.headers,
-            state=why.state,
-            attempts=why.attempts,
-            error_type=why.error_type,
-            reason=why.reason,
-            now_ms=self._clock.now_ms(),
-            first_failure_ms=why.first_failure_ms,
-            source_timestamp_ms=source.timestamp_ms,
-            topic_id=topic.topic_id,
-        )
-        if _is_empty(source):
-            headers.append((DlqHeader.NULL_VALUE, b"1"))
         partition = source.id.partition % width_of(topic)
-        out = OutgoingRecord(topic.names.dlq, partition, source.key, _value(source), headers)
+        place = TopicPartition(topic.names.dlq, partition)
+        out = letter_of(source, why, place, self._clock.now_ms(), topic.topic_id)
         offset = yield from self._write("dead letter", str(source), out)
         return partition, offset
 

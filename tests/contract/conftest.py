@@ -296,7 +296,7 @@ def _use(broker: Broker, library: str = "kafka-python") -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
-    wait_for("the clients' threads have ended", lambda: set(threading.enumerate()) <= before, timeout=10)
+    wait_for("the clients' threads have ended", lambda: set(threading.enumerate()) <= before, timeout=90)
 
 
 LIBRARIES = [pytest.param(name, marks=pytest.mark.kafka) for name in ("kafka-python", "confluent")]

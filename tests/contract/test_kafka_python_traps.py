@@ -328,6 +328,44 @@ def test_a_producer_is_stuck_after_a_record_expired_that_was_sent(kafka_cluster:
     assert producer.send(OutgoingRecord(topic, 1, b"k", b"behind")).result(10) > 0
 
 
+def is_appended_though_it_expired(cluster: Cluster, producer: Any, send: Callable[[str, bytes], Any]) -> bool:
+    """Of a record that is taken to be sent when its delivery timeout is over, as after a process was frozen."""
+    topic = cluster.topic()
+    send(topic, b"before").result(10)
+    options = producer._accumulator.config
+    timeout_ms, options["delivery_timeout_ms"] = options["delivery_timeout_ms"], 0
+    expired = send(topic, b"expired")
+    with pytest.raises(Exception, match="Expiring"):
+        expired.result(10)
+    options["delivery_timeout_ms"] = timeout_ms
+    send(topic, b"behind").result(10)  # the sequence numbers are right
+    with bare_consumer(cluster) as consumer:
+        consumer.assign([they(topic)])
+        end = consumer.end_offsets([they(topic)])[they(topic)]
+    return bool(end == 3)
+
+
+class AsFuture:
+    """A future of kafka-python with the method of ours."""
+
+    def __init__(self, future: Any) -> None:
+        self.result = future.get
+
+
+def test_a_record_that_has_expired_is_sent_all_the_same(kafka_cluster: Cluster) -> None:
+    with bare_producer(kafka_cluster) as bare:
+        assert is_appended_though_it_expired(
+            kafka_cluster, bare, lambda topic, value: AsFuture(bare.send(topic, value, partition=0))
+        )
+
+    ours = kafka_cluster.client().producer()
+    kafka_cluster.later(lambda: ours.close(timedelta(seconds=1)))
+    assert isinstance(ours, KafkaPythonProducer)
+    assert not is_appended_though_it_expired(
+        kafka_cluster, ours._producer, lambda topic, value: ours.send(OutgoingRecord(topic, 0, None, value, [], None))
+    )
+
+
 def test_closing_a_producer_that_cannot_flush_raises_and_leaves_its_thread(kafka_cluster: Cluster) -> None:
     topic = kafka_cluster.topic()
     producer = kafka_cluster.client().producer()
@@ -540,6 +578,8 @@ class PlayedProducer:
         for future in self.sent:
             if not future.is_done:
                 future.failure(kafka_errors.IllegalStateError("Producer is closed forcefully."))
+
+    def _create_produce_requests(self, batches_by_node: object) -> None: ...
 
     def join(self, timeout: float) -> None: ...
 

@@ -209,7 +209,7 @@ def _session_cluster(kafetrain_broker: Broker) -> Iterator[Cluster]:
 def cluster(_session_cluster: Cluster) -> Iterator[Cluster]:
     """Apache Kafka; the test is skipped where there is only a mock. Afterwards no thread of kafetrain may be left."""
     yield _session_cluster
-    wait_for("threads of kafetrain have ended", lambda: not own_threads(), timeout=10)
+    wait_for("threads of kafetrain have ended", lambda: not own_threads(), timeout=90)
 
 
 def own_threads() -> list[str]:

@@ -281,7 +281,7 @@ def test_run_finishes_what_runs_when_it_is_asked_to_stop(cluster: Cluster, folde
     with running(folder, "--json-logs", "--log-level", "debug") as process:
         assert read_until(process.stdout, "started 1") == ["started 0", "ended 0", "started 1"]
         process.terminate()
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert (process.returncode, out.splitlines()) == (0, ["ended 1", "stopped"]), err
     assert cluster.committed(group, topic)[0][0] == 2
     events = [json.loads(line) for line in err.splitlines()]
@@ -299,7 +299,7 @@ def test_workers_share_the_partitions_and_stop_together(cluster: Cluster, folder
             lambda: {p: at for p, (at, _) in cluster.committed(group, topic).items()} == {0: 1, 1: 1},
         )
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert out.splitlines().count("stopped") == 2
     assert members(cluster, group) == 0
@@ -340,7 +340,7 @@ def test_an_error_that_no_retry_can_help_ends_run_with_exit_code_1(folder: Path)
     config |= {"brokers": "127.0.0.1:1", "client_options": {"bootstrap_timeout_ms": 300}}
     (folder / "kafetrain.yaml").write_text(json.dumps({"kafka": config}))
     with running(folder) as process:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "could not connect to Kafka at 127.0.0.1:1" in err
     assert "Traceback" not in err

@@ -66,7 +66,7 @@ def libs(java: str) -> Path:
 def write(broker: Broker, topic: str, value: bytes) -> None:
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, **broker.client_options)
     try:
-        producer.send(topic, value, partition=0).get(timeout=30)
+        producer.send(topic, value, partition=0).get(timeout=90)
     finally:
         producer.close()
 
@@ -88,7 +88,7 @@ def read(broker: Broker, topic: str) -> list[bytes]:
         consumer.close()
 
 
-def wait_until(what: str, holds: Callable[[], bool], timeout_s: float = 30) -> None:
+def wait_until(what: str, holds: Callable[[], bool], timeout_s: float = 60) -> None:
     give_up_at = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < give_up_at, f"not so after {timeout_s:g} s: {what}"

@@ -354,7 +354,7 @@ def test_a_process_that_is_killed_in_a_replay_leaves_all_of_it_to_the_next(
     cluster.write(topic, b"k", b"200")
     second = process()
     try:
-        wait_for("all ran", lambda: handled.read_bytes().endswith(b"\n200\n"), timeout=60)
+        wait_for("all ran", lambda: handled.read_bytes().endswith(b"\n200\n"), timeout=120)
         wait_for("no lock is left", lambda: not cluster.locks(f"redirect-{topic}"))
         second.send_signal(signal.SIGTERM)
         assert second.wait(30) == 0

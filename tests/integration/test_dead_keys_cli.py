@@ -224,7 +224,7 @@ def test_on_a_terminal_it_asks(stage: Stage, answer: str, code: int, controls: i
         os.write(ours, f"{answer}\n".encode())
         ended = subprocess.run(
             [sys.executable, "-m", "kafetrain", "dlq", "release", stage.topic, *options],
-            stdin=theirs, capture_output=True, text=True, timeout=60, check=False,
+            stdin=theirs, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
     finally:
         os.close(ours)

@@ -142,7 +142,7 @@ main()
     def test_interrupted_it_ends_at_once(self, tmp_path: Path, environment: dict[str, str]) -> None:
         with demo_until("orders come in", cwd=tmp_path, environment=environment) as (process, _):
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=90)
         assert process.returncode == 130
         assert errors == "interrupted\n"
 
@@ -165,7 +165,7 @@ class TestKafka:
         arguments = ("--brokers", broker.bootstrap_servers)
         with demo_until("orders come in", *arguments, cwd=tmp_path, environment=environment) as (process, topic):
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=90)
         assert process.returncode == 130
         assert errors == "interrupted\n"
         wait_for(f"{topic} is gone", lambda: not cluster.exists(topic))

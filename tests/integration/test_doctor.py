@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 def doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kafetrain", "doctor", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=60)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=120
+    )
 
 
 def test_it_finds_nothing_wrong_with_what_works_and_tells_the_lag(

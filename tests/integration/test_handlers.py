@@ -80,7 +80,7 @@ class Work:
 
     def next(self, offset: int) -> Future[None]:
         """The next run, which must be this record's."""
-        begun, future = self.begun.get(timeout=30)
+        begun, future = self.begun.get(timeout=90)
         assert begun == offset
         return future
 
@@ -119,7 +119,7 @@ def test_a_future_that_is_not_done_at_the_stop_leaves_its_record_to_the_next_sta
     cluster.write(topic, b"b", b"m2")
     with KafkaConsumer.resilient(settings, topic, work):
         work.next(0).set_exception(ValueError("no"))
-        retried, fresh = sorted([work.begun.get(timeout=30), work.begun.get(timeout=30)], key=lambda run: run[0])
+        retried, fresh = sorted([work.begun.get(timeout=90), work.begun.get(timeout=30)], key=lambda run: run[0])
         assert (retried[0], fresh[0]) == (0, 1)
     assert cluster.committed(settings.group_id, topic)[0][0] == 1, "m1 is in the retry topic, m2 is open"
 

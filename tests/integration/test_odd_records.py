@@ -269,7 +269,7 @@ def test_an_entry_of_a_newer_format_stops_its_partition_with_an_error(
                 cluster.write(topic, b"a", b"m1")
                 wait_for("it has succeeded", lambda: journal.offsets("ended") == [0], check=consumer.check)
                 cluster.write(redirect, id, entry(version=2))
-            wait_for("it stops", lambda: False, timeout=10, check=consumer.check)
+            wait_for("it stops", lambda: False, timeout=120, check=consumer.check)
 
     if arrives == "before the start":
         cluster.write(redirect, id, entry(version=2))

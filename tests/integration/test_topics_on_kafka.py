@@ -185,6 +185,6 @@ def test_the_printed_settings_commands_put_it_right(
         assert script == "kafka-configs.sh"
         libs = fetch_jars(cache_folder(os.environ))
         java = [find_java(os.environ), "-cp", f"{libs}/*", "kafka.admin.ConfigCommand"]
-        result = subprocess.run([*java, *arguments], capture_output=True, text=True, check=False, timeout=60)
+        result = subprocess.run([*java, *arguments], capture_output=True, text=True, check=False, timeout=120)
         assert result.returncode == 0, result.stdout + result.stderr
     assert prepare_topics(admin, settings, source).warnings == ()

@@ -191,7 +191,7 @@ def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice(
     written = cluster.write_all(topic, records)
     monkeypatch.setattr(KafkaPythonTransactions, "_wait", lose_some)
     with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
-        wait_for("all succeed", lambda: len(journal.places("ended")) == 24, timeout=60, check=consumer.check)
+        wait_for("all succeed", lambda: len(journal.places("ended")) == 24, timeout=120, check=consumer.check)
         wait_for("all is free", lambda: not consumer.tracker.locks(topic))
     assert count > 9
     journal.no_loss(written)
@@ -247,7 +247,7 @@ def test_a_stop_leaves_no_thread_and_no_transaction(
         cluster.write(topic, b"a", b"m fails 1")
         with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
             wait_for("it succeeds", lambda: journal.offsets("ended") == [turn], check=consumer.check)  # noqa: B023 - called before the next turn
-    wait_for("all threads have ended", lambda: set(threading.enumerate()) <= before, timeout=10)
+    wait_for("all threads have ended", lambda: set(threading.enumerate()) <= before, timeout=90)
     for name in (f"retry-{topic}", f"redirect-{topic}"):
         assert committed_records(cluster.broker, name), "readers are held up by nothing"
     cluster.check_at_rest(settings, topic)

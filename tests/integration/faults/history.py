@@ -14,9 +14,11 @@ from pathlib import Path
 
 from tests.integration.journal import BrokenPromise, Place
 
-__all__ = ["BrokenPromise", "Event", "History", "HistoryReader", "Place", "Span"]
+__all__ = ["BrokenPromise", "Chain", "Event", "History", "HistoryReader", "Place", "Span"]
 
 Span = tuple[float, float]
+Chain = tuple[int, str]
+"""A partition and a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Event:
     @property
     def place(self) -> Place:
         return (self.partition, self.offset)
+
+    @property
+    def chain(self) -> Chain:
+        return (self.partition, self.key)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key} {self.partition}@{self.offset} attempt {self.attempt} by {self.pid}"
@@ -66,14 +72,20 @@ class HistoryReader:
 class History:
     """As it was at one moment. `killed`: how many processes did not end in good order, or did not know their state."""
 
-    def __init__(self, events: Iterable[Event], zombies: Mapping[int, Span] | None = None) -> None:
+    def __init__(
+        self,
+        events: Iterable[Event],
+        zombies: Mapping[int, Span] | None = None,
+        unsettled: Iterable[Chain] = (),
+    ) -> None:
         """`zombies`: from when to when a process, by its id, may have been without its partitions.
 
-        Of keys that it runs then, neither order nor attempts are checked; of all others they are.
+        Of keys that it runs then, and of those that are `unsettled` (what their handlers came to may have been
+        written late), neither order nor attempts are checked; of all others they are.
         """
         self._zombies = dict(zombies or {})
         self.events = [replace(event, late=self._is_late(event)) for event in events]
-        self._touched = {(event.partition, event.key) for event in self.events if event.late}
+        self._touched = {event.chain for event in self.events if event.late}.union(unsettled)
         drained = {event.pid for event in self.events if event.kind == "drained"}
         self.killed = len({event.pid for event in self.events if event.kind == "gone"} - drained | self._zombies.keys())
 
@@ -99,16 +111,16 @@ class History:
         if lost := sorted(set(produced) - self.places("ended") - set(dead_letters)):
             raise BrokenPromise(f"{len(lost)} records never reached an end: {lost[:10]}")
 
-    def key_order(self, chains: Mapping[tuple[int, str], list[int]]) -> None:
+    def key_order(self, chains: Mapping[Chain, list[int]]) -> None:
         """Nothing of a key starts before all that was produced before it has ended, or while another of it runs.
 
         Each replay is in order too: at rest, the last starts of a key's records are in the order of the records.
         """
         ended: set[Place] = set()
-        running: dict[tuple[int, str], Event] = {}
+        running: dict[Chain, Event] = {}
         last_start: dict[Place, int] = {}
         for number, event in enumerate(self.events):
-            chain = (event.partition, event.key)
+            chain = event.chain
             if event.kind == "gone":
                 running = {key: other for key, other in running.items() if other.pid != event.pid}
             elif chain in self._touched:
@@ -139,7 +151,7 @@ class History:
         failed: defaultdict[Place, int] = defaultdict(int)
         seen: defaultdict[Place, int] = defaultdict(int)
         for event in self.events:
-            if (event.partition, event.key) in self._touched:
+            if event.chain in self._touched:
                 continue
             if event.kind == "started":
                 most = failed[event.place]
@@ -170,9 +182,9 @@ class History:
 
     def dead_keys_stand_still(self) -> None:
         """Where dead keys are not freed: nothing runs behind a record that has failed for good."""
-        died: dict[tuple[int, str], int] = {}
+        died: dict[Chain, int] = {}
         for event in self.events:
-            chain = (event.partition, event.key)
+            chain = event.chain
             if event.kind == "started" and event.offset > died.get(chain, event.offset):
                 raise BrokenPromise(f"[{event}] behind the dead record at {died[chain]}")
             if event.kind == "failed" and event.final:

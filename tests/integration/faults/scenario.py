@@ -19,9 +19,10 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from kafetrain.record import MessageId
 from kafetrain.testing import Broker
 from tests.integration.cluster import Cluster
-from tests.integration.faults.history import BrokenPromise, History, HistoryReader, Place, Span
+from tests.integration.faults.history import BrokenPromise, Chain, History, HistoryReader, Place, Span
 from tests.integration.faults.worker import HistoryFile, Job, Plan
 from tests.waiting import wait_for
 
@@ -73,7 +74,7 @@ class Process:
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
-    def wait(self, timeout: float = 60.0) -> int:
+    def wait(self, timeout: float = 150.0) -> int:
         """Its exit code: 0 after SIGTERM, -9 after a kill."""
         try:
             code = self._process.wait(timeout)
@@ -119,13 +120,14 @@ class Scenario:
             client_options=options,
             **job,
         )
-        self.chains: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
+        self.chains: defaultdict[Chain, list[int]] = defaultdict(list)
         """Offsets of what was produced, by partition and key."""
         self.plans: dict[Place, Plan] = {}
         self._keys, self._count = keys, 0
         self._processes: list[Process] = []
         self._reader = HistoryReader(self.job.history)
         self._zombies: dict[int, Span] = {}
+        self._unsettled: set[Chain] = set()
         self._pause = threading.Event()  # never set
         self.cluster = Cluster(broker)
         self.partitions = self.cluster.partition_count(topic)
@@ -187,10 +189,17 @@ class Scenario:
 
         wait_for("the group's coordinator is there", knows_its_groups)
 
-    def expect_zombie(self, process: Process) -> None:
-        """From now on it may lose its partitions and not know it, and may fail."""
+    def expect_zombie(self, process: Process, stop: Callable[[], object]) -> None:
+        """`stop` it. From now on it may lose its partitions and not know it, and may fail."""
         process.may_fail = True
-        self._zombies[process.pid] = (time.monotonic(), math.inf)
+        since = time.monotonic()
+        self._zombies[process.pid] = (since, math.inf)
+        stop()
+        locked = {MessageId.parse(id)[2:] for id in self.pending()}
+        last = {event.chain: event for event in self.history().events if event.pid == process.pid}
+        for chain, event in last.items():
+            if event.kind == "failed" or (event.kind == "ended" and event.place in locked):
+                self._unsettled.add(chain)
 
     def wait_until_given_up(self, process: Process) -> None:
         """Until the broker has taken it out of both groups."""
@@ -216,9 +225,9 @@ class Scenario:
         ]
 
     def history(self) -> History:
-        return History(self._reader.read(), self._zombies)
+        return History(self._reader.read(), self._zombies, self._unsettled)
 
-    def wait_for(self, description: str, condition: Callable[[History], object], timeout: float = 60.0) -> None:
+    def wait_for(self, description: str, condition: Callable[[History], object], timeout: float = 150.0) -> None:
         """Until `condition` of the history holds. Fails at once where a process has ended that nobody waited for."""
 
         def holds() -> object:
@@ -269,7 +278,7 @@ class Scenario:
 
     # At the end
 
-    def wait_until_settled(self, timeout: float = 60.0) -> None:
+    def wait_until_settled(self, timeout: float = 150.0) -> None:
         """Until everything produced has ended: committed on both sides, and no lock left."""
         open_ = object()
 

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from tests.integration.faults.conftest import ScenarioFactory
+from tests.integration.faults.kills import PLANS
 from tests.integration.faults.scenario import Scenario
-from tests.integration.faults.test_kill import PLANS
 from tests.integration.faults.test_rebalance import PLANS as LONG_PLANS
 from tests.integration.faults.test_rebalance import works
 from tests.integration.faults.worker import Point

@@ -49,8 +49,7 @@ def test_what_a_zombie_writes_is_refused_and_its_successors_keep_the_order(new_s
         return {event.retry for event in running.values()} == {True, False}
 
     scenario.wait_for("a first run and a retry are under way", in_both_handlers)
-    scenario.expect_zombie(frozen)
-    frozen.freeze()
+    scenario.expect_zombie(frozen, frozen.freeze)
     other = scenario.start()
     scenario.wait_until_given_up(frozen)
     scenario.wait_until_settled()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 
 import pytest
 
-from kafetrain.testing import Broker
-from tests.integration.faults.scenario import Scenario
-from tests.integration.faults.test_kill import PLANS, SIDE_BY_SIDE, Case
+from tests.integration.faults.kills import Case, play, played_side_by_side
 from tests.integration.faults.worker import Point
 from tests.integration.twice import nothing_twice
 
@@ -38,29 +33,7 @@ CASES = (
 )
 
 
-@pytest.fixture(scope="module")
-def played(
-    request: pytest.FixtureRequest, kafetrain_broker: Broker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[Case, Future[None]]]:
-    """The cases that were asked for, several side by side: mostly they wait for a lost member's session."""
-    if not kafetrain_broker.is_real:
-        pytest.skip("a mock has no groups that a killed member is missed in")
-    folder = tmp_path_factory.mktemp("killed")
-    cases = [item.callspec.params["case"] for item in request.session.items if item.path == request.path]  # type: ignore[attr-defined]  # of parametrized items, and all here are
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {case: pool.submit(play, case, kafetrain_broker, folder) for case in cases}
-
-
-def play(case: Case, broker: Broker, folder: Path) -> None:
-    topic = broker.create_unique_topic(2, prefix="orders")
-    options: dict[str, Any] = {"free_on_dlq": case.free_on_dlq, "delivery": "transactional"}
-    with contextlib.closing(Scenario(broker, topic, folder, **options)) as scenario:
-        scenario.produce(PLANS)
-        killed = scenario.start(kill_at=case.point, kill_at_nth=case.nth)
-        code = killed.wait()
-        assert code == -signal.SIGKILL, f"it ended with {code} and not at its point.\n{killed.tail()}"
-        scenario.finish(scenario.start())
-        nothing_twice(broker, topic)
+played = played_side_by_side(partial(play, check=nothing_twice, delivery="transactional"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

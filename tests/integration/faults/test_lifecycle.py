@@ -50,7 +50,7 @@ class Resources:
     def wait_until_freed(self) -> None:
         """A thread that was told to end may still be on its way out; nothing may stay."""
         with contextlib.suppress(AssertionError):
-            wait_for("all is freed", lambda: not self.left(), timeout=5)
+            wait_for("all is freed", lambda: not self.left(), timeout=60)
         assert self.left() == []
 
     @staticmethod

@@ -57,10 +57,10 @@ def test_a_broker_dies_and_comes_back_while_leaders_move(cluster: ApacheKafkaClu
         wait_until_all_goes_on(scenario, *both)
         dead = cluster.leaders(scenario.topic)[0]
         cluster.nodes[dead].kill()
-        wait_for("others lead", lambda: not {dead, -1} & {*cluster.leaders(scenario.topic).values()}, timeout=60)
+        wait_for("others lead", lambda: not {dead, -1} & {*cluster.leaders(scenario.topic).values()}, timeout=120)
         wait_until_all_goes_on(scenario, *both)
         cluster.nodes[dead].start()
-        wait_for("it leads again", lambda: dead in cluster.leaders(scenario.topic).values(), timeout=60)
+        wait_for("it leads again", lambda: dead in cluster.leaders(scenario.topic).values(), timeout=120)
         wait_until_all_goes_on(scenario, *both)
     scenario.wait_until_settled()
     both[0].stop()

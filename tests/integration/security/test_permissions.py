@@ -116,7 +116,7 @@ class Setup:
 
     def run_all_layers(self, **changes: Any) -> None:
         with KafkaConsumer.resilient(self.settings(**changes), self.topic, self.handle) as consumer:
-            wait_for("all is through", lambda: self.is_through, timeout=20, check=consumer.check)
+            wait_for("all is through", lambda: self.is_through, timeout=120, check=consumer.check)
 
     def run_layer_1(self) -> None:
         with ErrorTracker(self.settings()) as tracker:
@@ -143,7 +143,7 @@ class Setup:
                 return self.is_through
 
             try:
-                wait_for("all is through", pass_once, timeout=20)
+                wait_for("all is through", pass_once, timeout=120)
             finally:
                 source.close(autocommit=False)
                 retry.close(autocommit=False)
@@ -218,7 +218,7 @@ def test_commands_that_only_look_work_with_their_table(command: list[str], setup
         env={**os.environ, **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, "not verified" in done.stderr) == (0, False), done.stderr
@@ -270,7 +270,7 @@ def test_without_delete_nothing_is_purged_and_that_is_said_once(
         return [message for message in log if "are not purged" in message and "lacks Delete there" in message]
 
     with KafkaConsumer.resilient(setup.settings(), setup.topic, setup.handle) as consumer:
-        wait_for("all is through", lambda: setup.is_through, timeout=20, check=consumer.check)
+        wait_for("all is through", lambda: setup.is_through, timeout=120, check=consumer.check)
         wait_for("it is said", said, check=consumer.check)
     assert len(said()) == 1
 

@@ -37,7 +37,7 @@ class Service:
         self.settings = {"HTTP_PORT": str(self.port), **settings}
         self.log = folder / f"service-{self.port}.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self.http = httpx.Client(base_url=self.url, timeout=120)
 
     @property
     def url(self) -> str:
@@ -70,7 +70,7 @@ class Service:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = 60.0) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -103,7 +103,7 @@ class Service:
         found: dict[str, Any] = answer.json()
         return found
 
-    def wait_for_state(self, id: str, state: str, timeout: float = 30.0) -> dict[str, Any]:
+    def wait_for_state(self, id: str, state: str, timeout: float = 60.0) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             task = self.task(id)
             return task if task["state"] == state else None

@@ -216,7 +216,7 @@ def test_limits_of_body_url_and_headers(service: Service) -> None:
 
 
 def test_a_head_without_an_end_is_cut_off(service: Service) -> None:
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=90) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nx-endless: ")
         received = b""
         try:

@@ -45,11 +45,11 @@ def browse(browser: str, tmp_path: Path) -> Browse:
         if picture:
             folder = Path(os.environ.get("KAFETRAIN_SCREENSHOTS", tmp_path))
             path = folder / f"{picture}.png"
-            subprocess.run([*common, f"--screenshot={path}", url], check=True, capture_output=True, timeout=60)
+            subprocess.run([*common, f"--screenshot={path}", url], check=True, capture_output=True, timeout=120)
             data = path.read_bytes()
             assert data[:8] == b"\x89PNG\r\n\x1a\n"
             assert struct.unpack(">I", data[16:20])[0] == width
-        done = subprocess.run([*common, "--dump-dom", url], check=True, capture_output=True, timeout=60, text=True)
+        done = subprocess.run([*common, "--dump-dom", url], check=True, capture_output=True, timeout=120, text=True)
         return done.stdout
 
     return browse

@@ -238,7 +238,7 @@ class TestProcess:
         root = str(Path(__file__).parents[3])
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": root, **environment}
         command = [sys.executable, "-m", "kafetrain", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env, timeout=120)
 
     def test_help_is_printed_without_settings_and_without_a_cluster(self, tmp_path: Path) -> None:
         result = self.call("--help", cwd=tmp_path, KAFETRAIN_CONCURRENCY="nonsense")

@@ -62,7 +62,7 @@ class Bench:
         def reached() -> bool:
             return self.state(name) is state and engines in (None, len(self.engines))
 
-        wait_for(f"{name} is {state.value}", reached, timeout=10)
+        wait_for(f"{name} is {state.value}", reached, timeout=90)
 
     def state(self, name: str = "job") -> ConsumerState:
         return self.registry.status(name, lag=False).state

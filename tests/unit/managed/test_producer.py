@@ -105,7 +105,7 @@ def test_a_large_record_goes_when_it_is_alone_and_a_raising_callback_costs_no_ot
 
     dead.send_async("orders", None, b"x" * 5000, callback=callback)
     dead.send_async("orders", None, b"y", callback=callback)
-    wait_for("both have ended", lambda: len(ended) == 2, timeout=10)
+    wait_for("both have ended", lambda: len(ended) == 2, timeout=90)
     assert dead.flush(10)
     dead.close()
 

@@ -30,7 +30,7 @@ main()
 )
 def test_a_missing_extra_is_one_sentence(blocked: list[str], arguments: list[str], said: str) -> None:
     code = BLOCKED.format(blocked=blocked, arguments=arguments)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=90)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -290,6 +290,6 @@ def test_the_test_of_the_documentation_passes(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=60,
+        timeout=120,
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
