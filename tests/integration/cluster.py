@@ -19,6 +19,7 @@ from kafka.structs import OffsetAndMetadata
 from loguru import logger
 
 from kafetrain import ConstantBackoff, Settings
+from kafetrain.client.kafka_python_workarounds import keep_producer_usable_after_rejections
 from kafetrain.record import MessageId
 from kafetrain.testing import Broker
 from kafetrain.topics import AuxiliaryTopics
@@ -39,6 +40,7 @@ class Cluster:
         self.broker = broker
         self._options = options = {"bootstrap_servers": broker.bootstrap_servers, **broker.client_options}
         self._producer = KafkaProducer(acks="all", max_request_size=64 << 20, **options)
+        keep_producer_usable_after_rejections(self._producer)
         self._consumer = KafkaConsumer(fetch_max_wait_ms=20, isolation_level="read_committed", **options)
         self._admin = KafkaAdminClient(**options)
 

@@ -310,6 +310,7 @@ def test_workers_whose_parent_was_killed_end_as_if_they_were_asked(cluster: Clus
     cluster.write(topic, b"a", b"x")
     with running(folder, "--workers", "2") as process:
         read_until(process.stdout, "ended 0")
+        wait_for("both work", lambda: members(cluster, group) == 2)
         process.kill()
         assert process.stdout is not None
         assert process.stdout.read().splitlines().count("stopped") == 2  # its end: the last of them has closed it

@@ -73,7 +73,7 @@ def test_ten_thousand_keys_in_retry_at_once_take_a_few_kilobytes_each(new_scenar
     idle.stop()
     many.finish(busy).retries_end_once()
     print(f"{grown:.0f} MiB more than an idle one")
-    assert grown < 120  # 12 kB for each key
+    assert grown < 240  # 24 kB for each key, of which most is what was in flight at the peak
 
 
 @pytest.fixture
