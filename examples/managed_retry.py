@@ -66,6 +66,7 @@ def run(brokers: str, topic: str, count: int | None) -> None:
         tracker.start_tracking(topic)
         manager.start_retry_consumer(topic)
         consumer.subscribe([topic], listener=listener)
+        consumer.partitions_for_topic(topic)  # so that it joins once: kafka-python 3.0 may lose a second join
         try:
             while not stop.is_set():
                 for record in consumer:

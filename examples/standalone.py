@@ -62,6 +62,7 @@ def subscribed(brokers: str, group: str, topic: str, listener: Any) -> Any:
         consumer_timeout_ms=200,  # the inner loop above ends after so long without a record
     )
     consumer.subscribe([topic], listener=listener)
+    consumer.partitions_for_topic(topic)  # so that it joins once: kafka-python 3.0 may lose a second join
     return consumer
 
 

@@ -201,6 +201,40 @@ def test_a_waiting_listener_blocks_poll(kafka_cluster: Cluster) -> None:
         assert polls_meanwhile == 0, "the library's poll returns while a listener waits"
 
 
+def test_a_join_for_new_partitions_is_lost_with_the_poll_that_began_it(kafka_cluster: Cluster) -> None:
+    """The group has assigned the partitions, and the member that is to hold them does not take them."""
+
+    def grow(topic: str, consumer: Any, poll: Callable[[], object], assigned: Callable[[], int]) -> None:
+        """Polls end while the consumer joins because its topic has grown."""
+        joins = 0
+
+        async def join_slowly() -> Any:
+            nonlocal joins
+            joined = await join()
+            await consumer._net.sleep(2 * LONG_ENOUGH_S)
+            joins += 1
+            return joined
+
+        wait_for("assigned", lambda: [poll(), assigned() == PARTITIONS][1])
+        join, consumer._coordinator._do_join_and_sync_async = consumer._coordinator._do_join_and_sync_async, join_slowly
+        kafka_cluster.admin.grow_topic(topic, PARTITIONS + 1)
+        wait_for("joined again", lambda: [poll(), consumer._cluster.request_update(), joins][2])
+
+    topic = kafka_cluster.topic()
+    with bare_consumer(kafka_cluster, group_id="loses-a-join") as bare:
+        bare.subscribe([topic])
+        bare.partitions_for_topic(topic)
+        grow(topic, bare, lambda: bare.poll(20), lambda: len(bare.assignment()))
+        until = time.monotonic() + LONG_ENOUGH_S
+        while time.monotonic() < until:
+            bare.poll(20)
+        assert len(bare.assignment()) == PARTITIONS, "the library takes what it was assigned"
+    topic = kafka_cluster.topic()
+    owner = kafka_cluster.member(topic)
+    grow(topic, owner.consumer._consumer, owner.poll, lambda: len(owner.owned))  # type: ignore[attr-defined]  # ours
+    owner.join(PARTITIONS + 1)
+
+
 def test_an_answer_to_an_older_question_hides_topics(kafka_cluster: Cluster) -> None:
     """A group member that subscribes in that moment gets no partitions for five minutes."""
     topic = kafka_cluster.topic()

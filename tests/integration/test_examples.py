@@ -64,11 +64,14 @@ def environment(**more: str) -> dict[str, str]:
 def run(name: str, broker: Broker, topic: str, *arguments: str) -> str:
     """What the example printed; it has to end well."""
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--brokers", broker.bootstrap_servers, "--topic", topic]
-    done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    try:
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, check=False, timeout=TIMEOUT_S, env=environment()
+        )
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"{name} does not end\n{(late.stdout or b'').decode()}\n{(late.stderr or b'').decode()}")
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
 
 
 def group_of(name: str) -> str:
