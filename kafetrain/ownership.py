@@ -142,6 +142,7 @@ class Ownership(Generic[P]):
                 self.awaited |= event.partitions
                 self._claim(event.partitions)
                 continue
+            self.awaited -= event.partitions  # what is not begun never begins
             for place in event.partitions & self.partitions.keys():
                 self.partitions[place].leave()
             if isinstance(event, _Lost):

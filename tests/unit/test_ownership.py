@@ -102,6 +102,17 @@ def test_an_assigned_partition_is_claimed_and_delivers_only_once_it_has_begun(be
     assert (bench.owned.awaited, bench.consumer.resumed) == (set(), [A])
 
 
+def test_a_partition_that_is_wanted_back_before_it_has_begun_never_begins(bench: Bench) -> None:
+    """What it would deliver between the hand-over and its answer would run at the next owner's time."""
+    bench.owned.assigned(frozenset({A}))
+    bench.owned.take_events()
+    ask = bench.owned.revoking(frozenset({A}))
+    bench.owned.take_events()
+    assert bench.owned.awaited == set()
+    bench.owned.answer_handovers()
+    assert (ask(), bench.released) == ({}, [A])
+
+
 def test_an_idle_partition_is_handed_over_at_once_with_what_to_commit(bench: Bench) -> None:
     partition = bench.own(A)
     partition.position = 7
