@@ -24,27 +24,60 @@ __all__ = ["Chain", "ChainKey", "LockTable", "SourceLocks", "chain_key"]
 ChainKey: TypeAlias = "bytes | int"
 
 
+SHORT = 64
+"""A longer chain is a deque: taking the head of a list moves all that is behind it."""
+
+_NONE: frozenset[int] = frozenset()
+
+
 def chain_key(key: bytes | None, offset: int) -> ChainKey:
     """Which chain a record belongs to within its source partition: one without a key is a chain of its own."""
     return offset if key is None else key
 
 
 class Chain:
-    """The ids of one (source partition, key): open ones in offset order, the first is the head; and ended ones."""
+    """The ids of one (source partition, key): open ones in offset order, the first is the head; and ended ones.
+
+    Most have one open id and none that ended, and there are as many chains as keys in retry: those take little memory.
+    """
 
     __slots__ = ("ended", "key", "open")
 
     def __init__(self, key: ChainKey) -> None:
         self.key = key
-        self.open: deque[int] = deque()
-        self.ended: set[int] = set()
+        self.open: list[int] | deque[int] = []
+        self.ended: set[int] | frozenset[int] = _NONE
 
     def add_open(self, offset: int) -> None:
-        if not self.open or offset > self.open[-1]:
+        if not self.open:
+            self.open = [offset]  # of this size, where append makes room for more
+        elif offset > self.open[-1]:
+            if len(self.open) == SHORT:
+                self.open = deque(self.open)
             self.open.append(offset)
         else:  # redelivered around a crash: rare, so a linear insert will do
             at = next(i for i, other in enumerate(self.open) if other > offset)
             self.open.insert(at, offset)
+
+    def drop_open(self, offset: int) -> None:
+        if self.open[0] != offset:
+            self.open.remove(offset)
+        elif isinstance(self.open, deque):
+            self.open.popleft()
+        else:
+            del self.open[0]
+
+    def add_ended(self, offset: int) -> None:
+        if isinstance(self.ended, set):
+            self.ended.add(offset)
+        else:
+            self.ended = {offset}
+
+    def drop_ended(self, offset: int) -> None:
+        if isinstance(self.ended, set):
+            self.ended.discard(offset)
+            if not self.ended:
+                self.ended = _NONE
 
 
 class SourceLocks:
@@ -93,7 +126,7 @@ class SourceLocks:
             chain = self._chain(chain_key(key, offset) if known is None else known[0])
         if ours or (offset >= self.committed and log_offset >= self.floor):
             self.ended[offset] = (chain.key, log_offset)
-            chain.ended.add(offset)
+            chain.add_ended(offset)
         self._drop_if_idle(chain)
         return chain
 
@@ -144,16 +177,13 @@ class SourceLocks:
     def _drop_open(self, offset: int) -> Chain:
         entry = self.entries.pop(offset)
         chain = self.chains[chain_key(entry.key, offset)]
-        if chain.open[0] == offset:
-            chain.open.popleft()
-        else:
-            chain.open.remove(offset)
+        chain.drop_open(offset)
         return chain
 
     def _forget(self, offset: int) -> None:
         key, _ = self.ended.pop(offset)
         chain = self.chains[key]
-        chain.ended.discard(offset)
+        chain.drop_ended(offset)
         self._drop_if_idle(chain)
 
     def _drop_if_idle(self, chain: Chain) -> None:
