@@ -1,8 +1,9 @@
 """Key-ordered work on one source partition: records of a key one after the other, of different keys side by side.
 
-Work is handed to whichever thread is free, in units: a whole batch where there is one thread, else what waits of one
-key. A key whose record is not complete when its handler returned (a redirect is under way, or the handler gave a
-future) is *owned*: what follows waits in the key's queue, and a unit of its own goes on with it afterwards.
+Where there is one thread, it is handed whole batches. Several share the keys that are ready: whichever is free takes
+the next key with all that waits of it, and calls another thread while there are more. A key whose record is not
+complete when its handler returned (a redirect is under way, or the handler gave a future) is *held*: what follows
+waits in the key's queue, and is ready afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock
 from kafetrain.consumer.delivery import Slot, current_slot
+from kafetrain.consumer.key_queues import KeyQueues, Taken
 from kafetrain.core.ledger import Ledger, ranges_of
 from kafetrain.core.lock_table import ChainKey
 from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
@@ -27,6 +29,9 @@ from kafetrain.record import Handler, Record, TopicPartition, place_of
 from kafetrain.threads import Workers
 
 __all__ = ["SourcePartition"]
+
+SLICE_S = 0.005
+"""How long a worker goes on with one key, or with keys of one partition, while others wait for their turn."""
 
 
 class SourcePartition:
@@ -56,14 +61,15 @@ class SourcePartition:
         self.mutex = threading.Lock()
         self._handler, self._workers, self._clock, self._on_fatal = handler, workers, clock, on_fatal
         self._whole_batches, self._is_writing = whole_batches, is_writing
-        self._keys: dict[ChainKey, deque[Record]] = {}
+        self._keys = KeyQueues()
+        self._is_called = False  # a worker that takes what is ready has been asked for, and has not begun
         self._done: deque[int] = deque()  # offsets; appended by any thread, taken by the loop's
         self._runs: deque[_Run] = deque()  # batches that ran or run, to be collected
         self._batches: deque[_Batch] = deque()  # what was dispatched and is not complete
         self._active = 0  # units that run, and futures that records wait for
         self._futures: set[Future[Any]] = set()
         self._paused_until: float | None = None
-        self._suspended: list[Callable[[], None]] = []  # units that a pause stopped, in order
+        self._suspended: list[Sequence[Record]] = []  # batches that a pause stopped, in order
         self._leaving = False
 
     # The loop's thread
@@ -75,18 +81,9 @@ class SourcePartition:
         if self._whole_batches:
             self._workers.submit(partial(self._run_batch, records))
             return
-        fresh: list[ChainKey] = []
         with self.mutex:
-            for record in records:
-                key = record.offset if record.key is None else record.key
-                queue = self._keys.get(key)
-                if queue is None:
-                    self._keys[key] = deque((record,))
-                    fresh.append(key)
-                else:
-                    queue.append(record)
-        for key in fresh:
-            self._workers.submit(partial(self._run_key, key))
+            self._keys.add(records)
+        self._call_worker()
 
     def collect(self) -> None:
         """Complete in the ledger what workers have completed."""
@@ -147,24 +144,28 @@ class SourcePartition:
             if self._clock.monotonic() < self._paused_until:
                 return True
             self._paused_until = None
-            units, self._suspended = self._suspended, []
-        for unit in units:
-            self._workers.submit(unit)
+            batches, self._suspended = self._suspended, []
+        for records in batches:
+            self._workers.submit(partial(self._run_batch, records))
+        self._call_worker()
         return False
 
     # Workers
 
     def _run_batch(self, records: Sequence[Record]) -> None:
-        """The only worker: in order, but for what waits behind an owned key."""
-        if not self._begin(partial(self._run_batch, records)):
-            return
-        slot, keys, handler = current_slot(), self._keys, self._handler
+        """The only worker: in order, but for what waits behind a held key."""
+        with self.mutex:
+            if self._paused_until is not None:
+                self._suspended.append(records)
+            if not self._begin():
+                return
+        slot, waiting, handler = current_slot(), self._keys.waiting, self._handler
         run = self._new_run(records[0])
         try:
             for at, record in enumerate(records):
                 if self._leaving:
                     return
-                if keys and self._queued_behind(record):
+                if waiting and self._waits_behind(record):
                     run = self._new_run(record, after=run)
                     continue
                 try:
@@ -172,16 +173,18 @@ class SourcePartition:
                     if slot.future is None and (result is None or type(result) is Outcome):
                         run.last = record.offset
                         continue
-                    future = _future(slot, result)
+                    future, key_waits = _awaited(slot, result)
                 except Pause as pause:
                     slot.future = None
-                    self._suspend(pause, partial(self._run_batch, records[at:]))
+                    with self.mutex:
+                        self._suspended.insert(0, records[at:])  # before what was dispatched after it
+                        self._pause(pause)
                     return
                 if future is None:
                     run.last = record.offset
                 else:
                     run = self._new_run(record, after=run)
-                    self._wait_for(record, future, own=True)
+                    self._wait_for(record, future, key_waits=key_waits)
         except BaseException as error:
             slot.future = None
             self._fatal(error)
@@ -197,102 +200,128 @@ class SourcePartition:
         self._runs.append(run)
         return run
 
-    def _run_key(self, key: ChainKey) -> None:
-        """One key's queue until it is empty, or a record of it waits for a future."""
-        if not self._begin(partial(self._run_key, key)):
-            return
-        slot, queue = current_slot(), self._keys[key]
+    def _call_worker(self) -> None:
+        """Have one more worker take what is ready, unless one is called already."""
+        with self.mutex:
+            if self._is_called or not self._keys.has_ready:
+                return
+            self._is_called = True
+        self._workers.submit(self._run_ready)
+
+    def _run_ready(self) -> None:
+        """Keys that are ready, one after the other, for a slice of time."""
+        with self.mutex:
+            self._is_called = False
+            if not self._begin():
+                return
+        until = self._clock.monotonic() + SLICE_S
         try:
-            while not self._leaving:
-                with self.mutex:
-                    if not queue:
-                        del self._keys[key]
-                        return
-                    if self._paused_until is not None:
-                        self._suspended.append(partial(self._run_key, key))
-                        return
-                    record = queue[0]
-                try:
-                    future = _future(slot, self._handler(record))
-                except Pause as pause:
-                    slot.future = None
-                    self._suspend(pause, partial(self._run_key, key))
+            while (taken := self._take()) is not None:
+                self._run_taken(*taken, until)
+                if self._clock.monotonic() >= until:
+                    self._call_worker()
                     return
-                with self.mutex:
-                    queue.popleft()
-                if future is not None:
-                    self._wait_for(record, future, own=False)
-                    return
-                self._done.append(record.offset)
         except BaseException as error:
-            slot.future = None
+            current_slot().future = None
             self._fatal(error)
         finally:
             self._end()
 
-    def _begin(self, unit: Callable[[], None]) -> bool:
+    def _take(self) -> Taken | None:
         with self.mutex:
-            if self._leaving:
-                return False
-            if self._paused_until is not None:
-                self._suspended.append(unit)
-                return False
-            self._active += 1
-            return True
+            if self._leaving or self._paused_until is not None:
+                return None
+            taken = self._keys.take()
+        if self._keys.has_ready and not self._is_called:
+            self._call_worker()
+        return taken
+
+    def _run_taken(self, key: ChainKey, records: Sequence[Record], until: float) -> None:
+        """In order, until a record of the key waits for a future or the slice is over. What is not run goes back."""
+        slot, handler, done = current_slot(), self._handler, self._done
+        for at, record in enumerate(records):
+            if at and (self._leaving or self._paused_until is not None or self._clock.monotonic() >= until):
+                with self.mutex:
+                    self._keys.give_back(key, records[at:])
+                return
+            try:
+                result = handler(record)
+                if slot.future is None and (result is None or type(result) is Outcome):
+                    done.append(record.offset)
+                    continue
+                future, key_waits = _awaited(slot, result)
+            except Pause as pause:
+                slot.future = None
+                with self.mutex:
+                    self._keys.give_back(key, records[at:])
+                    self._pause(pause)
+                return
+            if future is None:
+                done.append(record.offset)
+            else:
+                self._wait_for(record, future, records[at + 1 :], key_waits=key_waits)
+                if key_waits:
+                    return
+        with self.mutex:
+            self._keys.give_back(key)
+
+    def _begin(self) -> bool:
+        """May a worker run records now? Call `_end` then. The caller has the mutex."""
+        if self._leaving or self._paused_until is not None:
+            return False
+        self._active += 1
+        return True
 
     def _end(self) -> None:
         with self.mutex:
             self._active -= 1
 
-    def _queued_behind(self, record: Record) -> bool:
+    def _waits_behind(self, record: Record) -> bool:
         with self.mutex:
-            queue = self._keys.get(record.offset if record.key is None else record.key)
-            if queue is None:
-                return False
-            queue.append(record)
-            return True
+            return self._keys.add_behind(record)
 
-    def _suspend(self, pause: Pause, unit: Callable[[], None]) -> None:
-        with self.mutex:
-            until = self._clock.monotonic() + pause.retry_in.total_seconds()
-            self._paused_until = until if self._paused_until is None else max(until, self._paused_until)
-            self._suspended.insert(0, unit)  # before what was dispatched after it
+    def _pause(self, pause: Pause) -> None:
+        """The caller has the mutex."""
+        until = self._clock.monotonic() + pause.retry_in.total_seconds()
+        self._paused_until = until if self._paused_until is None else max(until, self._paused_until)
 
-    def _wait_for(self, record: Record, future: Future[Any], *, own: bool) -> None:
-        """The record's key stands still until the future is done. `own`: nobody owns the key yet."""
-        key = record.offset if record.key is None else record.key
+    def _wait_for(self, record: Record, future: Future[Any], behind: Sequence[Record] = (), *, key_waits: bool) -> None:
+        """The record is complete when the future is done, and its key is held until then if it has to wait.
+
+        `behind`: what was taken with the record.
+        """
+        key = None
         with self.mutex:
             self._active += 1
-            if own:
-                self._keys[key] = deque()
+            if key_waits:
+                key = record.offset if record.key is None else record.key
+                self._keys.hold(key, behind)
             self._futures.add(future)
             leaving = self._leaving
         if leaving:
             future.cancel()
         future.add_done_callback(partial(self._settled, key, record))
 
-    def _settled(self, key: ChainKey, record: Record, future: Future[Any]) -> None:
+    def _settled(self, key: ChainKey | None, record: Record, future: Future[Any]) -> None:
+        """`key`: the one that is held."""
         unfinished = has_no_outcome(future)
         error = None if unfinished else future.exception()
         with self.mutex:
             self._futures.discard(future)
-            if error is None and not unfinished:
-                self._done.append(record.offset)
-            elif isinstance(error, Pause):
-                self._keys[key].appendleft(record)
-            go_on = not self._leaving and not unfinished and (error is None or isinstance(error, Pause))
-            if go_on and not self._keys[key]:
-                del self._keys[key]
-                go_on = False
             self._active -= 1
-        if isinstance(error, Pause):
-            self._suspend(error, partial(self._run_key, key))
-        elif error is not None:
+            if again := isinstance(error, Pause) and key is not None:
+                self._keys.give_back(key, [record])
+                self._pause(error)
+            elif error is None and not unfinished:
+                self._done.append(record.offset)
+                if key is not None:
+                    self._keys.give_back(key)
+        if error is not None and not again:
             self._fatal(error)
         elif future.cancelled() and not self._leaving:
             self._fatal(FatalError(f"{place_of(record)}: the future that its handler returned was cancelled"))
-        elif go_on:
-            self._workers.submit(partial(self._run_key, key))
+        else:
+            self._call_worker()
 
     def _fatal(self, error: BaseException) -> None:
         with self.mutex:
@@ -330,9 +359,9 @@ class _Run:
         self.first, self.last, self.over = first, first - 1, False
 
 
-def _future(slot: Slot, result: object) -> Future[Any] | None:
-    """What the record still waits for, if anything."""
+def _awaited(slot: Slot, result: object) -> tuple[Future[Any] | None, bool]:
+    """What the record still waits for, if anything, and whether the next of its key waits for that too."""
     future, slot.future = slot.future, None
     if future is not None:
-        return future
-    return None if result is None or isinstance(result, Outcome) else future_of(result)
+        return future, slot.key_waits
+    return None if result is None or isinstance(result, Outcome) else future_of(result), True

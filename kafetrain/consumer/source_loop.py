@@ -28,6 +28,9 @@ __all__ = ["SourceLoop"]
 IDLE_WAIT_S = 0.1
 FULL_WAIT_S = 0.005
 
+FEW, MANY = 500, 4_000
+"""Records of one poll: larger batches cost less a record, smaller ones keep partitions from waiting for each other."""
+
 
 class SourceLoop:
     """The thread that calls `step` owns it; `close` on the same thread, after the last step.
@@ -49,6 +52,8 @@ class SourceLoop:
         self._settings, self._clock, self._tracker = settings, clock, tracker
         patience_s = settings.shutdown_timeout.total_seconds()
         self._owned = Ownership[SourcePartition](consumer, clock, patience_s, self._claim, self._release, self._disown)
+        self._few = min(FEW, settings.max_held_records)
+        self._poll_size = self._few
         self._fatal: BaseException | None = None
         self._transactor = None if tracker is None else tracker.parts.transactor(consumer, self._owned.carrying)
         consumer.subscribe(topics, self._owned)
@@ -60,9 +65,10 @@ class SourceLoop:
             self._tracker.check()
         self._owned.take_events()
         self._take_over()
-        polled = self._consumer.poll(timedelta(seconds=self._wait_s()))
+        polled = self._consumer.poll(timedelta(seconds=self._wait_s()), self._poll_size)
         for part in self._owned:
             part.collect()
+        self._adjust_poll_size(sum(map(len, polled.values())))
         self._keep_bounds()  # before the dispatch: what ended meanwhile needs no measuring
         for place, records in polled.items():
             if (owned := self._owned.partitions.get(place)) is not None:
@@ -151,6 +157,13 @@ class SourceLoop:
         if self._owned.leaving or any(part.full and not part.paused for part in self._owned):
             return FULL_WAIT_S
         return IDLE_WAIT_S
+
+    def _adjust_poll_size(self, polled: int) -> None:
+        """More while handlers have ended all that came before and more is there; fewer while they have not."""
+        if any(part.ledger.open_count for part in self._owned):
+            self._poll_size = max(self._few, self._poll_size // 2)
+        elif polled >= self._poll_size:
+            self._poll_size = min(MANY, self._settings.max_held_records, self._poll_size * 2)
 
     def _keep_bounds(self) -> None:
         most, bytes_ = self._settings.max_held_records, self._settings.max_held_bytes

@@ -2,7 +2,7 @@
 
 Where a partition holds no locks at all, a record costs two dictionary look-ups. Otherwise the rules decide, with the
 mutex held. Records of one key must come here one after the other; the next may come before the redirect of the one
-before is durable, and then waits for it: a later entry in the log has to prove that every earlier one is there.
+before is durable, and then waits for its entry: a later entry in the log has to prove that every earlier one is there.
 """
 
 from __future__ import annotations
@@ -107,26 +107,25 @@ class SourcePath:
         )
         with self._state.mutex:
             before = claim.writing.get(key)
-            outcome, sequence = self._decide(claim, source, error, die=die)
-            done: Future[Outcome] = Future()
-            done.set_running_or_notify_cancel()
-            claim.writing[key] = done
+            turn = _Turn(claim, key, self._state)
+            outcome, sequence = self._decide(claim, source, error, turn, die=die)
+            claim.writing[key] = turn.over
+            claim.under_way.add(turn.done)
         if claim.path is not None:
-            work = partial(self._decided, claim, source, error, die=die)
-            self._run_after(before, claim.path, work, claim, source.id.offset, partial(self._finish, claim, key, done))
-            return Pending(outcome, done)
+            work = partial(self._decided, claim, source, error, turn, die=die)
+            self._run_after(before, claim.path, work, claim, source.id.offset, turn.finish)
+            return Pending(outcome, turn.done)
         if before is not None:
-            sequence = self._after(before, claim, source, error, die=die)
-        running = self._sequencer.run(sequence)
-        running.add_done_callback(partial(self._finish, claim, key, done))
-        return Pending(outcome, done)
+            sequence = self._after(before, claim, source, error, turn, die=die)
+        self._sequencer.run(sequence).add_done_callback(turn.finish)
+        return Pending(outcome, turn.done)
 
     def _decided(
-        self, claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+        self, claim: Claim, source: SourceRecord, error: BaseException | None, turn: _Turn, *, die: bool
     ) -> Sequence[Outcome]:
         """What is done in a transaction: decided in each attempt, since an aborted one leaves the table as it was."""
         with self._state.mutex:
-            return self._decide(claim, source, error, die=die)[1]
+            return self._decide(claim, source, error, turn, die=die)[1]
 
     @staticmethod
     def _run_after(
@@ -150,22 +149,23 @@ class SourcePath:
         else:
             before.add_done_callback(run)
 
-    def _finish(self, claim: Claim, key: ChainKey, done: Future[Outcome], ran: Future[Outcome]) -> None:
-        with self._state.mutex:
-            if claim.writing.get(key) is done and ran.exception() is None:
-                del claim.writing[key]  # a failed one stays: nothing of its key may be written past it
-        _copy(ran, done)
-
     def _after(
-        self, before: Future[Any], claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+        self,
+        before: Future[Any],
+        claim: Claim,
+        source: SourceRecord,
+        error: BaseException | None,
+        turn: _Turn,
+        *,
+        die: bool,
     ) -> Sequence[Outcome]:
         yield before  # raises where it failed
         with self._state.mutex:
-            _, sequence = self._decide(claim, source, error, die=die)
+            _, sequence = self._decide(claim, source, error, turn, die=die)
         return (yield from sequence)
 
     def _decide(
-        self, claim: Claim, source: SourceRecord, error: BaseException | None, *, die: bool
+        self, claim: Claim, source: SourceRecord, error: BaseException | None, turn: _Turn, *, die: bool
     ) -> tuple[Outcome, Sequence[Outcome]]:
         """By the rules, with the mutex held. `error`: the handler ran and failed."""
         key, offset, now_ms = chain_key(source.key, source.id.offset), source.id.offset, self._clock.now_ms()
@@ -181,7 +181,7 @@ class SourcePath:
             return Outcome.SIDELINED, self._repeat(claim, source, known)
         entry = Entry(source.key, due_ms=now_ms)
         if error is None:
-            return Outcome.SIDELINED, self._redirect(claim, source, entry, Outcome.SIDELINED)
+            return Outcome.SIDELINED, self._redirect(claim, source, entry, Outcome.SIDELINED, turn)
         retriable = not die and self._settings.is_retriable(error)
         retry = retriable and not exhausted(1, self._settings.max_retries)
         entry = entry.failed(
@@ -191,15 +191,18 @@ class SourcePath:
             error=text_of_error(error),
         )
         if retry or step is SourceStep.SIDELINE:
-            return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED)
+            return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED, turn)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, 1, entry.error_type, entry.error, entry.first_failure_ms)
         return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why, error)
 
-    def _redirect(self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
+    def _redirect(
+        self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome, turn: _Turn
+    ) -> Sequence[Outcome]:
         _still_ours(claim, source)
         writes = self._writes_of(claim)
         entry = yield from writes.entry(claim.topic, source.id, entry)
+        writes.when_durable(turn.end)
         yield from self._append(claim, source, entry)
         writes.when_durable(partial(self._log, source, entry, outcome))
         return outcome
@@ -257,6 +260,36 @@ class SourcePath:
 
         future.add_done_callback(settle)
         return done
+
+
+class _Turn:
+    """A record's turn in its chain: over once its entry is in the log, or what else became of it.
+
+    Its writes are `done` later. A failed turn is never over: nothing of its key may be written past it.
+    """
+
+    def __init__(self, claim: Claim, key: ChainKey, state: TrackerState) -> None:
+        self._claim, self._key, self._state = claim, key, state
+        self.over: Future[None] = Future()
+        self.done: Future[Outcome] = Future()
+        self.done.set_running_or_notify_cancel()
+
+    def end(self) -> None:
+        with self._state.mutex:
+            if self._claim.writing.get(self._key) is self.over:
+                del self._claim.writing[self._key]
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def finish(self, ran: Future[Outcome]) -> None:
+        """All is written, or something could not be."""
+        if (error := ran.exception()) is None:
+            self.end()
+        elif not self.over.done():
+            self.over.set_exception(error)
+        with self._state.mutex:
+            self._claim.under_way.discard(self.done)
+        _copy(ran, self.done)
 
 
 def _still_ours(claim: Claim, source: SourceRecord) -> None:

@@ -73,7 +73,9 @@ class Claim:
     set_start: bool = False
     """Let the reader commit it: nobody here owns the source consumer."""
     writing: dict[ChainKey, Future[Any]] = field(default_factory=dict)
-    """Source side: redirects under way, by chain. The next of the chain waits for them."""
+    """Source side: by chain, what its next record waits for: that the one before is in the log, or has ended."""
+    under_way: set[Future[Any]] = field(default_factory=set)
+    """Source side: redirects that are not durable yet."""
 
     def is_calm(self) -> bool:
         """No lock and no redirect: any record may run without a further look. Any thread, without the mutex."""
@@ -83,7 +85,7 @@ class Claim:
     @property
     def is_writing(self) -> bool:
         """A redirect is in flight. Any thread."""
-        return any(not future.done() for future in tuple(self.writing.values()))
+        return bool(self.under_way)
 
     @property
     def metadata(self) -> str:

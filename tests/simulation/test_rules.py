@@ -132,7 +132,9 @@ def _without_the_key_in_tombstones(patch: pytest.MonkeyPatch) -> None:
 
 def an_earlier_record_waits() -> None:
     sim = Sim()
+    sim.start()
     sim.write(b"k", Plan(fails=1))
+    sim.settle()
     sim.write(b"k")
     sim.drain()
 
@@ -201,7 +203,7 @@ def a_crash_before_the_entry_lands() -> None:
 
 
 def _complete_before_durable(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(error_handling, "hold_back", lambda future: None)
+    patch.setattr(error_handling, "hold_back", lambda future, *, key_waits: None)
 
 
 # The retry path

@@ -31,5 +31,6 @@ class ErrorHandlingMiddleware:
         if type(result) is Outcome:
             return result
         outcome, done = result  # type: ignore[misc]  # the other member of the union; this is the hot path
-        hold_back(done)
+        # What comes behind a redirected record is redirected too, which may begin before that one is durable.
+        hold_back(done, key_waits=outcome not in (Outcome.REDIRECTED, Outcome.SIDELINED))
         return done if outcome is None else outcome

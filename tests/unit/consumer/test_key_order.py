@@ -13,7 +13,7 @@ import pytest
 
 from kafetrain import Pause
 from kafetrain.consumer.delivery import hold_back
-from kafetrain.consumer.key_order import SourcePartition
+from kafetrain.consumer.key_order import SLICE_S, SourcePartition
 from kafetrain.record import TopicPartition
 from kafetrain.threads import Workers
 from tests.waiting import wait_for
@@ -70,9 +70,9 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     assert bench.workers.join(5.0)
 
 
-@pytest.fixture
-def wide() -> Iterator[Bench]:
-    bench = Bench(3)
+@pytest.fixture(params=[3])
+def wide(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(request.param)
     yield bench
     bench.workers.request_stop()
     assert bench.workers.join(5.0)
@@ -94,6 +94,24 @@ def test_a_slow_key_delays_no_other_key(wide: Bench) -> None:
     assert wide.committed() == 0
     slow.set()
     wait_for("all are complete", lambda: wide.committed() == 5)
+
+
+@pytest.mark.parametrize("wide", [2], indirect=True)
+def test_a_key_with_much_to_do_takes_turns_with_others(wide: Bench) -> None:
+    """One thread is taken for long; the other one has to do all else."""
+    slow = threading.Event()
+
+    def handler(record: Any) -> None:
+        if record.key == b"slow":
+            assert slow.wait(10)
+        wide.clock.now += SLICE_S
+
+    wide.handler = handler
+    wide.dispatch(b"slow", *[b"busy"] * 5, b"rare", b"busy")
+    wait_for("the others have run", lambda: len(wide.ran) == 8)
+    slow.set()
+    assert wide.ran == [0, 1, 6, 2, 3, 4, 5, 7]
+    wait_for("all are complete", lambda: wide.committed() == 8)
 
 
 def test_a_key_whose_record_waits_for_a_future_stands_still_and_others_go_on(bench: Bench) -> None:
@@ -123,6 +141,24 @@ def test_a_middleware_may_hold_a_record_back(bench: Bench) -> None:
     wait_for("its thread is free", lambda: bench.committed() == 0 and not bench.part.idle)
     redirect.set_result(None)
     wait_for("both are complete", lambda: bench.committed() == 2)
+
+
+def test_a_record_that_is_held_back_may_let_its_key_go_on(bench: Bench) -> None:
+    redirect: Future[None] = Future()
+
+    def handler(record: Any) -> None:
+        if record.offset == 0:
+            hold_back(redirect, key_waits=False)
+
+    bench.handler = handler
+    bench.dispatch(b"k", b"k", b"other")
+    wait_for("the others have run", lambda: len(bench.ran) == 3)
+    assert bench.ran.index(0) < bench.ran.index(1)
+    assert bench.committed() == 0
+    assert not bench.part.idle
+    redirect.set_result(None)
+    wait_for("all are complete", lambda: bench.committed() == 3)
+    wait_for("nothing is under way", lambda: bench.part.idle)
 
 
 def test_records_without_a_key_do_not_wait_for_each_other(wide: Bench) -> None:

@@ -73,6 +73,23 @@ def test_a_later_record_of_the_key_sees_the_lock_at_once_and_is_written_behind_i
     assert json.loads(bench.producer.sent[-2].value or b"")["attempt"] == 0
 
 
+def test_a_later_record_of_the_key_waits_for_the_entry_and_not_for_the_retry_record(bench: Bench) -> None:
+    bench.fails[1] = ValueError()
+    first, second = bench.submit(1).done, bench.submit(2).done
+    for _ in ("registration", "entry"):
+        bench.producer.acknowledge()
+        bench.sequencer.step()
+    assert bench.producer.topics() == ["redirect", "redirect", "retry", "redirect"]
+    assert not first.done()
+    assert bench.claim.is_writing
+    bench.producer.acknowledge(1)  # the second entry, before the first retry record
+    bench.sequencer.step()
+    assert bench.producer.topics()[-1] == "retry"
+    bench.settle()
+    assert (first.result(), second.result()) == (Outcome.REDIRECTED, Outcome.SIDELINED)
+    assert not bench.claim.is_writing
+
+
 def test_nothing_of_a_key_is_written_past_a_write_that_failed(bench: Bench) -> None:
     bench.fails[1] = ValueError()
     first, second = bench.submit(1).done, bench.submit(2).done
