@@ -1,4 +1,4 @@
-"""The healthy path: nothing fails. Layer 3 with its middleware against a bare kafka-python loop, side by side.
+"""The healthy path: nothing fails. Layer 3 with its middleware against a bare loop of the same client, side by side.
 
 Both read the same topic from its beginning, call a handler for each record and commit each second. What is timed is
 from the first handler call to the last. Pairs are interleaved, and each gives one ratio: machines drift.
@@ -6,114 +6,90 @@ from the first handler call to the last. Pairs are interleaved, and each gives o
 
 from __future__ import annotations
 
-import statistics
-import threading
-import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kafka import KafkaConsumer as BareConsumer
-from kafka import KafkaProducer, TopicPartition
-from kafka.structs import OffsetAndMetadata
-
-from kafetrain import KafkaConsumer, LoggingMiddleware, Record, Settings
+from kafetrain import KafkaConsumer, LoggingMiddleware, Settings
 from kafetrain.testing import Broker
+from tests.benchmarks.bare import run_bare
+from tests.benchmarks.counter import Counter
+from tests.benchmarks.filling import fill
+from tests.benchmarks.report import Block, Scale, spread
+
+__all__ = ["Healthy", "blocks", "measure"]
 
 PARTITIONS = 4
+SIZES = ((500_000, 100), (100_000, 1_000))
+"""Records, and the bytes of each."""
 
 
 @dataclass(frozen=True)
 class Healthy:
-    """Records a second of each run, and the ratio of each pair."""
+    """Records a second and microseconds of CPU a record, of each run."""
 
-    records: int
-    size_bytes: int
-    bare: list[float]
-    kafetrain: list[float]
+    bare: list[Counter]
+    ours: list[Counter]
 
     @property
     def ratios(self) -> list[float]:
-        return [ours / theirs for ours, theirs in zip(self.kafetrain, self.bare, strict=True)]
+        """Of each pair: our rate by theirs."""
+        return [ours.rate / bare.rate for ours, bare in zip(self.ours, self.bare, strict=True)]
 
     @property
-    def median_ratio(self) -> float:
-        return statistics.median(self.ratios)
+    def cpu_ratios(self) -> list[float]:
+        """Of each pair: their CPU by ours. What the machine does beside hardly moves it."""
+        return [bare.cpu_us / ours.cpu_us for ours, bare in zip(self.ours, self.bare, strict=True)]
 
 
-class Counter:
-    """A handler that does nothing but know when it began and ended."""
+def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
+    for client in scale.clients:
+        for count, size in SIZES:
+            records = scale.of(count)
+            found = measure(broker, client, records, size, scale.pairs)
+            rows: list[tuple[str, ...]] = [
+                ("bare loop, records/s", *spread([one.rate for one in found.bare], ",.0f")),
+                ("kafetrain, records/s", *spread([one.rate for one in found.ours], ",.0f")),
+                ("ratio of each pair", *spread(found.ratios, ".2f")),
+                ("bare loop, µs of CPU a record", *spread([one.cpu_us for one in found.bare], ".2f")),
+                ("kafetrain, µs of CPU a record", *spread([one.cpu_us for one in found.ours], ".2f")),
+            ]
+            yield Block(
+                f"Nothing fails, {size:,} B, {client}",
+                f"{records:,} records of {size:,} B in {PARTITIONS} partitions, a handler that does nothing, one "
+                f"handler thread, logging and error handling as middlewares, a commit each second, against a loop of "
+                f"{client} that polls 500 records at a time; first handler call to last, {scale.pairs} interleaved "
+                f"pairs.",
+                ("", "min", "median", "max"),
+                rows,
+                {
+                    "bare": [one.rate for one in found.bare],
+                    "kafetrain": [one.rate for one in found.ours],
+                    "ratios": found.ratios,
+                },
+            )
 
-    def __init__(self, expected: int) -> None:
-        self._expected, self._count = expected, 0
-        self.first = self.last = 0.0
-        self.done = threading.Event()
 
-    def __call__(self, record: Record) -> None:
-        if self._count == 0:
-            self.first = time.perf_counter()
-        self._count += 1
-        if self._count == self._expected:
-            self.last = time.perf_counter()
-            self.done.set()
-
-    @property
-    def rate(self) -> float:
-        return self._expected / (self.last - self.first)
-
-
-def run(broker: Broker, records: int, size_bytes: int, pairs: int) -> Healthy:
+def measure(broker: Broker, client: str, records: int, size_bytes: int, pairs: int) -> Healthy:
+    """Both sides in turn, the one that begins changing from pair to pair; one run of each before, to warm up."""
     topic = broker.create_unique_topic(PARTITIONS, prefix="healthy")
-    fill(broker, topic, records, size_bytes)
-    bare: list[float] = []
-    ours: list[float] = []
-    run_bare(broker, topic, records)  # warm both sides and the page cache
-    run_kafetrain(broker, topic, records)
+    fill(broker, topic, records, size_bytes, PARTITIONS)
+    found = Healthy([], [])
+    sides = [(found.bare, run_bare), (found.ours, run_kafetrain)]
+    for _, run in sides:
+        run(broker, topic, records, client)
     for pair in range(pairs):
-        steps = [(bare, run_bare), (ours, run_kafetrain)]
-        for rates, step in steps if pair % 2 == 0 else reversed(steps):
-            rates.append(step(broker, topic, records))
-    return Healthy(records, size_bytes, bare, ours)
+        for runs, run in sides if pair % 2 == 0 else reversed(sides):
+            runs.append(run(broker, topic, records, client))
+    return found
 
 
-def fill(broker: Broker, topic: str, records: int, size_bytes: int) -> None:
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=20, batch_size=1 << 18)
-    value = b"x" * size_bytes
-    for i in range(records):
-        producer.send(topic, value=value, key=b"%08d" % i, partition=i % PARTITIONS)
-        if i % 20_000 == 0:
-            producer.flush()
-    producer.flush()
-    producer.close()
-
-
-def run_bare(broker: Broker, topic: str, records: int) -> float:
+def run_kafetrain(broker: Broker, topic: str, records: int, client: str) -> Counter:
     counter = Counter(records)
-    consumer = BareConsumer(
-        topic,
-        bootstrap_servers=broker.bootstrap_servers,
-        group_id=f"bare-{uuid.uuid4().hex[:8]}",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
+    settings = Settings(
+        bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}", client=client
     )
-    try:
-        next_commit = time.monotonic() + 1.0
-        while not counter.done.is_set():
-            for place, batch in consumer.poll(timeout_ms=100, max_records=500).items():
-                for record in batch:
-                    counter(record)
-                offset = OffsetAndMetadata(batch[-1].offset + 1, "", -1)
-                if time.monotonic() >= next_commit:
-                    consumer.commit({TopicPartition(*place): offset})
-                    next_commit = time.monotonic() + 1.0
-    finally:
-        consumer.close()
-    return counter.rate
-
-
-def run_kafetrain(broker: Broker, topic: str, records: int) -> float:
-    counter = Counter(records)
-    settings = Settings(bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}")
     with KafkaConsumer.resilient(settings, topic, counter, middlewares=[LoggingMiddleware()]) as consumer:
         while not counter.done.wait(1.0):
             consumer.check()
-    return counter.rate
+    return counter

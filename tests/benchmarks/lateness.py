@@ -9,57 +9,93 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from kafka import KafkaProducer
+from confluent_kafka import Producer
 
 from kafetrain import KafkaConsumer, Record, RetriableError, Settings, get_retry_attempt
 from kafetrain.record import RetryHeader, header
 from kafetrain.testing import Broker
+from tests.benchmarks.report import Block, Scale
+from tests.waiting import wait_for
+
+__all__ = ["blocks", "late_ms", "lateness_row", "produce_slowly"]
 
 SHORT, LONG = timedelta(milliseconds=100), timedelta(seconds=10)
+KEYS = 200
+WARM = b"warm"
 
 
-@dataclass(frozen=True)
-class Lateness:
-    """Milliseconds, sorted."""
+def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
+    rows: list[tuple[str, ...]] = []
+    data: dict[str, list[float]] = {}
+    for client in scale.clients:
+        found = run(broker, scale.of(KEYS), client)
+        for name, values in found.items():
+            rows.append((client, *lateness_row(name, values)))
+            data[f"{client}: {name}"] = values
+    yield Block(
+        "Lateness of retries",
+        "Each record fails once; half of the keys back off for 0.1 s, the others for 10 s, in one partition. When a "
+        "retry starts minus when it was due, in ms.",
+        ("client", "backoff", "retries", "earliest", "p50", "p99", "latest"),
+        rows,
+        data,
+    )
 
-    short: list[float]
-    long: list[float]
+
+def lateness_row(name: str, values: Sequence[float]) -> tuple[str, ...]:
+    """Of sorted values in ms."""
+    figures = (values[0], _percentile(values, 0.5), _percentile(values, 0.99), values[-1])
+    return name, str(len(values)), *(f"{figure:.1f}" for figure in figures)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Of sorted values, the one that `share` of them do not exceed."""
-    return values[min(len(values) - 1, int(share * len(values)))]
-
-
-def run(broker: Broker, keys: int) -> Lateness:
+def run(broker: Broker, keys: int, client: str) -> dict[str, list[float]]:
+    """Milliseconds, sorted, by backoff."""
     topic = broker.create_unique_topic(1, prefix="lateness")
-    late: dict[str, list[float]] = {"short": [], "long": []}
-    mutex, done = threading.Lock(), threading.Event()
+    late: dict[str, list[float]] = {"0.1 s": [], "10 s": []}
+    mutex, warm, done = threading.Lock(), threading.Event(), threading.Event()
 
     def handler(record: Record) -> None:
-        kind = "short" if record.offset % 2 == 0 else "long"
+        kind, delay = ("0.1 s", SHORT) if record.offset % 2 == 0 else ("10 s", LONG)
         if get_retry_attempt(record) == 0:
-            raise RetriableError("the first time fails", delay=SHORT if kind == "short" else LONG)
-        due = int(header(record, RetryHeader.DUE) or 0)
+            raise RetriableError("the first time fails", delay=delay)
+        if record.key == WARM:
+            warm.set()
+            return
         with mutex:
-            late[kind].append(time.time_ns() / 1e6 - due)
+            late[kind].append(late_ms(record))
             if sum(map(len, late.values())) == keys:
                 done.set()
 
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
-    settings = Settings(bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}")
+    settings = Settings(
+        bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}", client=client
+    )
     with KafkaConsumer.resilient(settings, topic, handler) as consumer:
-        for i in range(keys):
-            producer.send(topic, key=b"key-%d" % i, value=b"x" * 100)
-            if i % 10 == 9:
-                producer.flush()
-                time.sleep(0.05)  # spread the due times, or the figure is that of one burst
-        producer.flush()
+        produce_slowly(broker.bootstrap_servers, topic, [WARM])
+        wait_for("both sides work", warm.is_set, check=consumer.check)
+        produce_slowly(broker.bootstrap_servers, topic, [b"key-%d" % i for i in range(keys)])
         while not done.wait(1.0):
             consumer.check()
-    producer.close()
-    return Lateness(sorted(late["short"]), sorted(late["long"]))
+    return {kind: sorted(values) for kind, values in late.items()}
+
+
+def late_ms(record: Record) -> float:
+    """Of a retry that starts now."""
+    return time.time_ns() / 1e6 - int(header(record, RetryHeader.DUE) or 0)
+
+
+def produce_slowly(servers: str, topic: str, keys: Sequence[bytes]) -> None:
+    """Ten records, a pause, and so on: the due times are spread, or the figure is that of one burst."""
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 0})
+    for at, key in enumerate(keys):
+        producer.produce(topic, b"x" * 100, key, 0)
+        if at % 10 == 9:
+            producer.flush(30)
+            time.sleep(0.05)
+    producer.flush(30)
+
+
+def _percentile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, int(share * len(values)))]

@@ -6,17 +6,38 @@ import json
 import os
 import platform
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Block", "print_block", "write_page"]
+__all__ = ["Block", "Scale", "print_block", "spread", "write_page"]
 
-LIBRARIES = ("kafetrain", "kafka-python")
+LIBRARIES = ("kafetrain", "kafka-python", "confluent-kafka", "faststream", "aiokafka")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run. `share`: of the records of each workload."""
+
+    clients: Sequence[str] = ("kafka-python", "confluent")
+    pairs: int = 9
+    runs: int = 3
+    share: float = 1.0
+
+    def of(self, records: int) -> int:
+        return max(200, round(records * self.share))
+
+
+def spread(values: Sequence[float], form: str) -> tuple[str, str, str]:
+    """The least, the median and the most of them, in this format."""
+    least, middle, most = (format(pick(values), form) for pick in (min, statistics.median, max))
+    return least, middle, most
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ def print_block(console: Console, block: Block) -> None:
 def write_page(path: Path, command: str, blocks: list[Block], broker: str) -> None:
     """Replace the page by what this run found."""
     machine = f"{os.cpu_count()} cores, {cpu_model()}, {platform.system()} {platform.machine()}"
-    versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    versions = ", ".join(filter(None, map(_installed, LIBRARIES)))
     lines = [
         "# Benchmarks",
         "",
@@ -67,6 +88,13 @@ def write_page(path: Path, command: str, blocks: list[Block], broker: str) -> No
     lines[-1] = lines[-1].removesuffix(",")
     lines += ["}", "```", ""]
     path.write_text("\n".join(lines))
+
+
+def _installed(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return ""
 
 
 def cpu_model() -> str:

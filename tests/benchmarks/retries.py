@@ -5,34 +5,57 @@ What is counted is handled records a second, all of them: nothing may be locked,
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from kafka import KafkaProducer
-
 from kafetrain import ConstantBackoff, KafkaConsumer, Record, Settings, get_retry_attempt
 from kafetrain.testing import Broker
+from tests.benchmarks.filling import fill
+from tests.benchmarks.report import Block, Scale, spread
+from tests.waiting import wait_for
+
+__all__ = ["blocks"]
 
 PARTITIONS = 4
-WORKLOADS = ((20_000, 0.01), (20_000, 0.1), (2_000, 1.0))
-"""Distinct keys, and the share of them whose record fails once."""
+NOT_WITH = {("confluent", "transactional")}
 
 
 @dataclass(frozen=True)
-class Retries:
-    """Records a second, of each run."""
+class Workload:
+    """Distinct keys, and the share of them whose record fails once."""
 
     keys: int
     share: float
-    rates: list[float]
+    delivery: str = "at-least-once"
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.rates)
+
+WORKLOADS = (Workload(20_000, 0.01), Workload(20_000, 0.1), Workload(2_000, 1.0), Workload(2_000, 1.0, "transactional"))
+
+
+def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
+    rows: list[tuple[str, ...]] = []
+    data: dict[str, list[float]] = {}
+    for client in scale.clients:
+        for workload in WORKLOADS:
+            keys, name = scale.of(workload.keys), f"{workload.share:.0%}"
+            if (client, workload.delivery) in NOT_WITH:
+                rows.append((client, workload.delivery, f"{keys:,}", name, "-", "not supported", "-"))
+                continue
+            rates = [once(broker, keys, workload, client) for _ in range(scale.runs)]
+            rows.append((client, workload.delivery, f"{keys:,}", name, *spread(rates, ",.0f")))
+            data[f"{client}, {workload.delivery}: {keys} keys, {name} fail"] = rates
+    yield Block(
+        "Records that fail",
+        f"Distinct keys in {PARTITIONS} partitions, one record each of 100 B, a share of which fails once and is "
+        f"retried after 1 ms; all records, a second, from the first handler call to the last success.",
+        ("client", "delivery", "keys", "fail once", "min", "median", "max"),
+        rows,
+        data,
+    )
 
 
 class FailsOnce:
@@ -57,23 +80,19 @@ class FailsOnce:
                 self.done.set()
 
 
-def run(broker: Broker, runs: int) -> list[Retries]:
-    return [Retries(keys, share, [once(broker, keys, share) for _ in range(runs)]) for keys, share in WORKLOADS]
-
-
-def once(broker: Broker, keys: int, share: float) -> float:
+def once(broker: Broker, keys: int, workload: Workload, client: str) -> float:
     topic = broker.create_unique_topic(PARTITIONS, prefix="retries")
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=20, batch_size=1 << 18)
-    for i in range(keys):
-        producer.send(topic, key=b"%08d" % i, value=b"x" * 100, partition=i % PARTITIONS)
-    producer.close()
-    handler = FailsOnce(keys, share)
+    fill(broker, topic, keys, 100, PARTITIONS)
+    handler = FailsOnce(keys, workload.share)
     settings = Settings(
         bootstrap_servers=broker.bootstrap_servers,
         group_id=f"kt-{uuid.uuid4().hex[:8]}",
         backoff=ConstantBackoff(timedelta(milliseconds=1)),
+        delivery=workload.delivery,
+        client=client,
     )
     with KafkaConsumer.resilient(settings, topic, handler) as consumer:
         while not handler.done.wait(1.0):
             consumer.check()
+        wait_for("no key is locked", lambda: not list(consumer.tracker.locks(topic)), check=consumer.check)
     return keys / (handler.last - handler.first)
