@@ -43,10 +43,13 @@ def _program() -> str:
 class RedisServer:
     """Every write is on disk before it is answered, unless `durable` is False. With `config` it is a Sentinel."""
 
-    def __init__(self, folder: Path, *options: str, durable: bool = True, config: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, durable: bool = True, config: Path | None = None, password: str | None = None
+    ) -> None:
         self.folder, self.port = folder, free_port(below=55_000)  # a cluster's bus is 10,000 above
         self._config = [] if config is None else [str(config), "--sentinel"]
-        self._options = list(options)
+        self._options = list(options) + (["--requirepass", password] if password else [])
+        self._password = password
         if durable:
             self._options += ["--appendonly", "yes", "--appendfsync", "always"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,7 +59,7 @@ class RedisServer:
         return f"127.0.0.1:{self.port}"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, decode_responses=True)
+        return redis.Redis(port=self.port, password=self._password, decode_responses=True)
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import typer
 
 from kafetrain.cli.errors import FAILED
 from kafetrain.cli.shared import AsJson, print_json
+from kafetrain.cli.wording import safe
 from kafetrain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def submit(
             for result in client.submit_many(tasks[start : start + BATCH]):
                 if not result.is_stored:
                     refused += 1
-                    typer.echo(f"{result.task_id or 'a task without an id'}: {result.error}", err=True)
+                    typer.echo(safe(f"{result.task_id or 'a task without an id'}: {result.error}"), err=True)
     typer.echo(f"{len(tasks) - refused} of {len(tasks)} tasks scheduled")
     if refused:
         raise typer.Exit(FAILED)
@@ -71,7 +72,7 @@ def list_(
     for task in found:
         when = task["next_delivery_at"] or task["ended_at"]
         error = f"  {task['last_error']}" if task["last_error"] else ""
-        typer.echo(f"{task['id']}  {task['state']}  {task['attempt']}/{task['max_retries']}  {when}{error}")
+        typer.echo(safe(f"{task['id']}  {task['state']}  {task['attempt']}/{task['max_retries']}  {when}{error}"))
     if not found:
         typer.echo("no task matches", err=True)
 
@@ -86,11 +87,13 @@ def show(id: TaskId, url: Url = LOCAL, as_json: AsJson = False) -> None:
         return
     for name, value in task.items():
         if name not in ("attempts", "message_data") and value is not None:
-            typer.echo(f"{name:<19} {json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value}")
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+            typer.echo(f"{name:<19} {safe(text)}")
     for one in task["attempts"]:
         result = one["error"] or "delivered"
-        typer.echo(f"  {one['at']}  {one['to']} {one['number']}: {result} ({one['seconds'] * 1000:.0f} ms)")
-    typer.echo(task["message_data"])
+        typer.echo(safe(f"  {one['at']}  {one['to']} {one['number']}: {result} ({one['seconds'] * 1000:.0f} ms)"))
+    for line in task["message_data"].split("\n"):
+        typer.echo(safe(line.replace("\t", "    ")))
 
 
 @app.command()

@@ -15,8 +15,8 @@ from kafetrain.service.settings import ServiceSettings
 __all__ = ["wire"]
 
 
-def wire(settings: ServiceSettings) -> ASGIApp:
-    """The application, not started. Raises `ConfigurationError`."""
+def wire(settings: ServiceSettings) -> tuple[ASGIApp, RetryService]:
+    """The application and the service that it starts and stops. Raises `ConfigurationError`."""
     store, destinations = make_store(settings), make_destinations(settings)
     telemetry = ServiceTelemetry(destinations)
     dispatcher = Dispatcher(
@@ -28,4 +28,4 @@ def wire(settings: ServiceSettings) -> ASGIApp:
     acceptance = Acceptance(store, destinations, telemetry, dispatcher.wake)
     retention = Retention(settings.retention.total_seconds(), settings.dead_retention.total_seconds())
     service = RetryService(store, destinations, acceptance, dispatcher, telemetry, retention)
-    return create_app(service, settings, telemetry)
+    return create_app(service, settings, telemetry), service

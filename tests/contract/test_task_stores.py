@@ -256,7 +256,10 @@ async def test_pages_hold_every_task_that_matches_once(store: TaskStore, clock: 
     assert newest.id >= "t40"
 
 
-@pytest.mark.parametrize("cursor", ["x", "1e5", "scheduled:nothing:0", "-1", "9" * 40, "٣"])
+@pytest.mark.parametrize(
+    "cursor",
+    ["x", "1e5", "scheduled:nothing:0", "scheduled:nan:0", f"scheduled:1.0:{2**64}", "-1", "9" * 40, "٣"],
+)
 async def test_a_cursor_of_ones_own_is_refused(store: TaskStore, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         await store.page(Filter(), 10, cursor)

@@ -38,6 +38,7 @@ class Batcher(Generic[T, R]):
         while self._waiting:
             group: list[tuple[Sequence[T], asyncio.Future[list[R]]]] = []
             items: list[T] = []
+            await asyncio.sleep(0)  # requests that came together are in one write
             while self._waiting and (not items or len(items) + len(self._waiting[0][0]) <= self._limit):
                 group.append(self._waiting.popleft())
                 items.extend(group[-1][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from kafetrain.service.adapters.http_guard import CheckedResolver, HostRules
 from kafetrain.service.domain.task import Address
@@ -29,6 +31,7 @@ READ_AT_MOST = 64 * 1024
 
 LONGEST_URL = 2048
 KEPT_URLS = 1024
+HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 
 
 class HttpDestination:
@@ -41,7 +44,7 @@ class HttpDestination:
         self._rules = HostRules(settings.allowed_http_hosts, allow_loopback=settings.allows_loopback)
         self._session: aiohttp.ClientSession | None = None
         # The same few URLs come all the time. What raises is not kept.
-        self._check_url = lru_cache(KEPT_URLS)(self._check_url_anew)
+        self._checked = lru_cache(KEPT_URLS)(self._check)
 
     def address(self, given: Mapping[str, Any]) -> Address:
         url = given.get("url")
@@ -49,24 +52,28 @@ class HttpDestination:
             raise ValueError("url is required")
         if unknown := given.keys() - {"url"}:
             raise ValueError(f"{min(unknown)} means nothing for http")
-        self._check_url(url)
+        self._checked(url)
         return {"url": url}
 
-    def _check_url_anew(self, url: str) -> None:
+    def _check(self, url: str) -> URL:
+        """As it is connected to: what is checked has been read by whoever connects."""
         if len(url) > LONGEST_URL:
             raise ValueError(f"url is longer than {LONGEST_URL} characters")
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("url is not a URL") from None
-        if parts.scheme not in ("http", "https") or not host or not url.isascii() or not url.isprintable():
-            raise ValueError("url must be http:// or https:// with a host, in ASCII")
         if " " in url or "\\" in url:
             raise ValueError("url must not have blanks or backslashes")
-        if parts.username is not None or parts.password is not None:
+        try:
+            read = URL(url, encoded=True)  # it is sent as it was given
+            host, _ = read.host, read.port
+        except ValueError:
+            raise ValueError("url is not a URL") from None
+        if read.scheme not in ("http", "https") or not host or not url.isascii() or not url.isprintable():
+            raise ValueError("url must be http:// or https:// with a host, in ASCII")
+        if read.user is not None or read.password is not None:
             raise ValueError("url must not have a user or a password")
+        if not HOST.fullmatch(host):
+            raise ValueError("url has a host that is neither a name nor an address")
         self._rules.check_host(host)
+        return read
 
     def check_message(self, message_data: str) -> None:
         try:
@@ -100,7 +107,7 @@ class HttpDestination:
 
     async def deliver(self, delivery: Delivery) -> int | None:
         assert self._session is not None, "open() comes first"
-        url, body = str(delivery.address["url"]), delivery.message_data.encode()
+        body = delivery.message_data.encode()
         headers = {"X-Message-Key": _header_text(delivery.key)}
         if delivery.trace:
             headers["traceparent"] = delivery.trace
@@ -108,7 +115,7 @@ class HttpDestination:
             headers["X-Signature"] = signature(secret, body, int(time.time()))
         try:
             # What was accepted may be forbidden by now.
-            self._check_url(url)
+            url = self._checked(str(delivery.address["url"]))
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 if await answer.content.read(READ_AT_MOST) and not answer.content.at_eof():
                     answer.close()
@@ -160,6 +167,9 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _text_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "")
+        return f"no connection: its certificate is not trusted: {why or 'it is for somebody else'}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
     if isinstance(error, aiohttp.ServerDisconnectedError):

@@ -19,6 +19,11 @@ __all__ = ["CheckedResolver", "HostRules"]
 
 HINT = "name its host in ALLOWED_HTTP_HOSTS to allow it"
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NOT_FOR_WEBHOOKS = (
+    ipaddress.ip_network("192.0.0.0/24"),  # of protocols; Oracle's metadata are there, and older Pythons call it global
+    ipaddress.ip_network("168.63.129.16/32"),  # Azure's metadata
+    ipaddress.ip_network("fec0::/10"),  # site-local, long deprecated
+)
 
 
 class HostRules:
@@ -49,7 +54,8 @@ class HostRules:
         found = _embedded(ipaddress.ip_address(address.partition("%")[0]))
         if found.is_loopback and self._allow_loopback:
             return
-        if not found.is_global or found.is_multicast or found.is_reserved:
+        is_kept_apart = any(found in network for network in NOT_FOR_WEBHOOKS if network.version == found.version)
+        if is_kept_apart or not found.is_global or found.is_multicast or found.is_reserved:
             raise RefusedError(f"{host} is or has a private, link-local or loopback address; {HINT}")
 
 

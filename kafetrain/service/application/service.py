@@ -59,6 +59,7 @@ class RetryService:
         self.store, self.acceptance, self.dispatcher = store, acceptance, dispatcher
         self._destinations, self._counts, self._retention = destinations, counts, retention
         self._upkeep: list[asyncio.Task[None]] = []
+        self._stopping: asyncio.Task[None] | None = None
         self.is_ready = False
 
     async def start(self) -> None:
@@ -70,9 +71,16 @@ class RetryService:
         self._upkeep = [asyncio.create_task(self._store_counts()), asyncio.create_task(self._purge())]
         self.is_ready = True
 
-    async def stop(self, grace_s: float) -> None:
+    def stop_delivering(self, grace_s: float) -> None:
+        """Begin with that while requests are still answered. `stop` waits for it."""
         self.is_ready = False
-        await self.dispatcher.stop(grace_s)
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self.dispatcher.stop(grace_s))
+
+    async def stop(self, grace_s: float) -> None:
+        self.stop_delivering(grace_s)
+        if self._stopping is not None:
+            await self._stopping
         for one in self._upkeep:
             one.cancel()
         await asyncio.gather(*self._upkeep, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,8 +34,8 @@ def start_service(tmp_path: Path, closing: contextlib.ExitStack) -> StartService
 
 @pytest.fixture
 def start_webhook(closing: contextlib.ExitStack) -> StartWebhook:
-    def start(answer: Callable[[Hit], Answer] | None = None) -> Webhook:
-        webhook = Webhook(answer)
+    def start(answer: Callable[[Hit], Answer] | None = None, tls: ssl.SSLContext | None = None) -> Webhook:
+        webhook = Webhook(answer, tls)
         closing.callback(webhook.close)
         return webhook
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -140,12 +141,12 @@ class Answer:
 
 
 class Webhook:
-    """A real HTTP server in a thread. `answer` decides by the request what it says."""
+    """A real HTTP server in a thread, or an HTTPS one. `answer` decides by the request what it says."""
 
-    def __init__(self, answer: Callable[[Hit], Answer] | None = None) -> None:
+    def __init__(self, answer: Callable[[Hit], Answer] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.hits: list[Hit] = []
         self.answer: Callable[[Hit], Answer] = answer or (lambda hit: Answer())
-        self.port = 0
+        self.port, self._tls = 0, tls
         self._started = threading.Event()
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,7 +155,7 @@ class Webhook:
         assert self._started.wait(10)
 
     def url(self, path: str = "/hook") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     def delivered(self, path: str | None = None) -> list[str]:
         return [hit.key for hit in list(self.hits) if path in (None, hit.path)]
@@ -169,7 +170,7 @@ class Webhook:
         server = web.Server(self._handle)
         runner = web.ServerRunner(server)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1, backlog=1024)
+        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1, backlog=1024, ssl_context=self._tls)
         await site.start()
         self.port = runner.addresses[0][1]
         self.open_connections = lambda: len(server.connections)
@@ -180,7 +181,7 @@ class Webhook:
     open_connections: Callable[[], int]
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        hit = Hit(time.time(), request.path, request.headers.copy(), await request.read())
+        hit = Hit(time.time(), request.path_qs, request.headers.copy(), await request.read())
         self.hits.append(hit)
         answer = self.answer(hit)
         if answer.hold is not None:

@@ -228,6 +228,16 @@ def test_a_head_without_an_end_is_cut_off(service: Service) -> None:
         assert received.startswith(b"HTTP/1.1 431") or received == b""
 
 
+def test_a_caller_that_goes_away_in_the_middle_is_no_failure_of_ours(service: Service) -> None:
+    for path in ("/tasks", "/tasks/batch"):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=90) as connection:
+            connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{{".encode())
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1000):
+                pass  # until the other end has noticed
+    assert "failed" not in service.log_text()
+
+
 def test_pages_of_other_sites_cannot_act_here(service: Service, webhook: Webhook) -> None:
     task = http_task("csrf", webhook.url(), **LATER)
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):

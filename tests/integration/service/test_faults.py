@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -134,6 +135,18 @@ def test_sigterm_waits_no_longer_than_it_may(start_service: StartService, start_
     gate.set()
     start_service()
     wait_for("it is delivered again, with the same key", lambda: webhook.delivered() == ["hangs|1", "hangs|1"])
+
+
+def test_sigterm_answers_a_request_that_does_not_end(start_service: StartService) -> None:
+    service = start_service(SHUTDOWN_TIMEOUT="1s")
+    with socket.create_connection(("127.0.0.1", service.port), timeout=90) as connection:
+        connection.sendall(b"POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        wait_for("it has come in", lambda: service.http.get("/health").status_code == 200)
+        assert service.stop() == 0
+        received = connection.recv(10_000)
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b'{"error":"the service is stopping"}' in received
+    assert "Traceback" not in service.log_text()
 
 
 @pytest.fixture

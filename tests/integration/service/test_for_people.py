@@ -117,6 +117,11 @@ def test_the_commands(start_service: StartService, start_webhook: StartWebhook, 
     shown = run("tasks", "show", "cli 1", **more).stdout
     assert "destination 1: answered 500" in shown
     assert json.loads(run("tasks", "show", "cli 2", "--json", **more).stdout)["message_data"] == '{"id": "cli 2"}'
+    place = {"host": "localhost", "port": 9092, "topic": "t"}
+    playing = {"destination_type": "kafka", "destination": place, "dead_destination": place, "base_delay": 3600}
+    with Client(service.url, api_key="geheim") as client:
+        client.submit(http_task("cli 4", "", **playing, message_data="one\n\ttwo \x1b[2J\u202e"))
+    assert run("tasks", "show", "cli 4", **more).stdout.endswith("\none\n    two ?[2J?\n")
     assert run("tasks", "replay", "cli 1", **more).stdout == "task cli 1 is scheduled again\n"
     assert run("tasks", "replay", "cli 2", **more).returncode == 1
     assert run("tasks", "retry-now", "cli 2", **more).returncode == 0

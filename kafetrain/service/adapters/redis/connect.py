@@ -1,4 +1,7 @@
-"""A client for one server, for the master that Sentinels name, or for a cluster."""
+"""A client for one server, for the master that Sentinels name, or for a cluster.
+
+TLS is checked against the certificates that the system trusts, or those of `SSL_CERT_FILE`.
+"""
 
 from __future__ import annotations
 
@@ -47,18 +50,18 @@ def connect(address: RedisAddress) -> Any:
         "socket_keepalive": True,
         "decode_responses": True,
     }
+    if address.is_tls:
+        common |= {"ssl": True, "ssl_check_hostname": True}
     if address.is_cluster:
         nodes = [ClusterNode(*_host_and_port(one, 6379)) for one in address.hosts]
-        return RedisCluster(startup_nodes=nodes, max_connections=address.pool_size, ssl=address.is_tls, **common)
+        return RedisCluster(startup_nodes=nodes, max_connections=address.pool_size, **common)
     common |= {"db": address.db, "max_connections": address.pool_size, "retry": Retry(ExponentialBackoff(), 1)}
     if address.sentinel_master:
         sentinels = [_host_and_port(one, SENTINEL_PORT) for one in address.hosts]
-        if address.is_tls:
-            common["ssl"] = True
         watch: Any = Sentinel(sentinels, socket_timeout=TIMEOUT_S)  # type: ignore[no-untyped-call]  # it has no types
         return watch.master_for(address.sentinel_master, **common)
     host, port = _host_and_port(address.hosts[0], 6379)
-    return Redis(host=host, port=port, ssl=address.is_tls, **common)
+    return Redis(host=host, port=port, **common)
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:

@@ -7,6 +7,7 @@ its `appendonly` and `appendfsync`. Times are Redis's own: the offset to its clo
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ class RedisStore:
     def __init__(self, address: RedisAddress, *, clock: Callable[[], float] | None = None) -> None:
         self.address, self._clock = address, clock
         self._redis: Any = None
+        self._calls = _Calls(address.pool_size)
         self._shas: dict[str, str] = {}
         self._offset_s = 0.0
         self._measured_at = float("-inf")
@@ -152,7 +154,7 @@ class RedisStore:
 
     async def add_counts(self, minute: int, counts: Mapping[str, int]) -> None:
         key = f"{PREFIX}minute:{minute}"
-        async with _errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._calls, self._redis.pipeline(transaction=False) as pipe:
             for name, count in counts.items():
                 pipe.hincrby(key, name, count)
             pipe.expire(key, KEPT_MINUTES_S)
@@ -160,7 +162,7 @@ class RedisStore:
 
     async def history(self, since_minute: int) -> Mapping[int, Mapping[str, int]]:
         minutes = range(since_minute, int(self.now() // 60) + 1)
-        async with _errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._calls, self._redis.pipeline(transaction=False) as pipe:
             for minute in minutes:
                 pipe.hgetall(f"{PREFIX}minute:{minute}")
             rows = await pipe.execute()
@@ -189,7 +191,7 @@ class RedisStore:
     # Calls
 
     async def _tasks(self, ids: Sequence[str]) -> dict[str, Task]:
-        async with _errors(), self._redis.pipeline(transaction=False) as pipe:
+        async with self._calls, self._redis.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hmget(f"{PREFIX}task:{id}", "c", "p")
             rows = await pipe.execute()
@@ -202,7 +204,7 @@ class RedisStore:
         self._measured_at = time.monotonic()
 
     async def _script(self, script: str, *values: Any) -> Any:
-        async with _errors():
+        async with self._calls:
             sha = self._shas.get(script)
             if sha is not None:
                 try:
@@ -214,18 +216,23 @@ class RedisStore:
             return result
 
     async def _call(self, command: str, *values: Any) -> Any:
-        async with _errors():
+        async with self._calls:
             if command == "TIME" and self.address.is_cluster:
                 return await self._redis.execute_command(command, target_nodes="random")
             return await self._redis.execute_command(command, *values)
 
 
-class _errors:
-    """Errors of the client as `StoreError`, on one line."""
+class _Calls:
+    """As many at a time as there are connections. Errors of the client as `StoreError`, on one line."""
 
-    async def __aenter__(self) -> None: ...
+    def __init__(self, most: int) -> None:
+        self._free = asyncio.Semaphore(most)
+
+    async def __aenter__(self) -> None:
+        await self._free.acquire()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._free.release()
         if isinstance(error, RedisError | OSError | asyncio.TimeoutError):
             raise StoreError(str(error).split("\n", 1)[0] or type(error).__name__) from error
 
@@ -270,9 +277,8 @@ def _place_of(cursor: str | None, states: tuple[State, ...]) -> tuple[State, str
     try:
         name, score, skip = cursor.split(":")
         state = State(name)
-        if score != "+inf":
-            float(score)
-        if state not in states or int(skip) < 0:
+        is_number = score == "+inf" or math.isfinite(float(score))
+        if state not in states or not is_number or not 0 <= int(skip) < 2**31:
             raise ValueError
     except ValueError:
         raise ValueError("cursor is none that this service gave") from None

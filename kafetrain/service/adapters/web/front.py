@@ -6,6 +6,7 @@ all that its own layers would do for them is to take longer than they do.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -58,6 +59,8 @@ class Front:
                 answer = await endpoint(Request(scope, receive))
             except ApiError as error:
                 answer = error_response(error)
+            except asyncio.CancelledError:  # its time to end is over
+                answer = json_response({"error": "the service is stopping"}, 503)
             except Exception as error:
                 logger.opt(exception=error).error("POST {} failed", scope["path"])
                 answer = json_response({"error": "failed to schedule task"}, 500)

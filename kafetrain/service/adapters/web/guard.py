@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["MAX_HEAD_BYTES", "ApiError", "BoundedHttpProtocol", "Keys", "Role", "body_of", "check_origin"]
@@ -94,15 +94,18 @@ def check_origin(request: Request) -> None:
 
 
 async def body_of(request: Request, limit: int) -> bytes:
-    """Raises `ApiError` 413 as soon as it is known."""
+    """Raises `ApiError` 413 as soon as it is known, and 400 where the caller went away."""
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit:
         raise ApiError(413, f"payload is larger than {limit} bytes")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ApiError(413, f"payload is larger than {limit} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise ApiError(413, f"payload is larger than {limit} bytes")
+    except ClientDisconnect:
+        raise ApiError(400, "the connection was closed before the payload had come") from None
     return bytes(body)
 
 
