@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from kafetrain.service.adapters.redis import RedisStore
+from kafetrain.service.adapters.redis import store as redis_store
 from kafetrain.service.adapters.redis.connect import RedisAddress
 from kafetrain.service.adapters.sqlite import SqliteStore
+from kafetrain.service.adapters.sqlite import store as sqlite_store
 from kafetrain.service.domain.backoff import Backoff
 from kafetrain.service.domain.task import Attempt, State, Task
 from kafetrain.service.ports.store import Added, Filter, StoreError, TaskStore
@@ -190,6 +192,26 @@ async def test_priority_goes_first_and_neither_starves(store: TaskStore, clock: 
     assert await claimed(24) == "n" * 7
 
 
+async def test_large_tasks_are_claimed_few_at_a_time_and_neither_kind_starves(
+    store: TaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand of them together may be more than a process or a store can hold."""
+    monkeypatch.setattr(sqlite_store, "CHARACTERS_PER_CLAIM", 160_000)
+    monkeypatch.setattr(redis_store, "BYTES_PER_CLAIM", 160_000)
+    large = '"' * 20_000
+    for number in range(10):
+        normal = a_task(f"n{number}", now=clock(), base_delay=0.0, message_data=large)
+        priority = a_task(f"p{number}", now=clock(), base_delay=0.0, message_data=large, is_priority=True)
+        assert await store.add([normal, priority]) == [Added.CREATED] * 2
+    claimed: list[list[str]] = []
+    while claims := (await store.claim(100, 600)).claims:
+        claimed.append([claim.task.id[0] for claim in claims])
+        assert {claim.task.message_data for claim in claims} == {large}
+    assert sum(map(len, claimed)) == 20
+    assert len(claimed[0]) <= 6
+    assert set(claimed[0]) == {"p", "n"}
+
+
 async def test_progress_is_put_only_as_it_was_found(store: TaskStore, clock: Clock) -> None:
     await store.add([a_task(now=clock())])
     found = await store.get("t1")
@@ -248,6 +270,10 @@ async def test_pages_hold_every_task_that_matches_once(store: TaskStore, clock: 
         assert len(ids) == 60
         assert set(ids) == everything
     assert set(await all_pages(store, Filter(state=State.DELIVERED), 3)) == done
+    [first, *_] = (await store.page(Filter(state=State.DELIVERED), 1)).tasks
+    found = await store.get(first.id)
+    assert found is not None
+    assert first == replace(found.task, message_data="")
     ids = await all_pages(store, Filter(client_id="c1", source="s1"), 4)
     assert sorted(ids) == sorted(f"t{i:02}" for i in range(60) if i % 3 == 1 and i % 2 == 1)
     ids = await all_pages(store, Filter(search="t1", state=State.SCHEDULED), 100)

@@ -17,11 +17,13 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """`write` is given up to about `limit` items and returns as many results, or raises for all of them."""
+    """`write` is given items of up to about `limit` in weight, returns as many results, or raises for all of them."""
 
-    def __init__(self, write: Callable[[list[T]], Awaitable[list[R]]], limit: int) -> None:
-        self._write, self._limit = write, limit
-        self._waiting: deque[tuple[Sequence[T], asyncio.Future[list[R]]]] = deque()
+    def __init__(
+        self, write: Callable[[list[T]], Awaitable[list[R]]], limit: int, weight: Callable[[T], int] = lambda item: 1
+    ) -> None:
+        self._write, self._limit, self._weight = write, limit, weight
+        self._waiting: deque[tuple[Sequence[T], int, asyncio.Future[list[R]]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
     async def put(self, items: Sequence[T]) -> list[R]:
@@ -29,7 +31,7 @@ class Batcher(Generic[T, R]):
         if not items:
             return []
         future: asyncio.Future[list[R]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((items, future))
+        self._waiting.append((items, sum(map(self._weight, items)), future))
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return await future
@@ -38,10 +40,13 @@ class Batcher(Generic[T, R]):
         while self._waiting:
             group: list[tuple[Sequence[T], asyncio.Future[list[R]]]] = []
             items: list[T] = []
+            weight = 0
             await asyncio.sleep(0)  # requests that came together are in one write
-            while self._waiting and (not items or len(items) + len(self._waiting[0][0]) <= self._limit):
-                group.append(self._waiting.popleft())
-                items.extend(group[-1][0])
+            while self._waiting and (not items or weight + self._waiting[0][1] <= self._limit):
+                part, its_weight, future = self._waiting.popleft()
+                group.append((part, future))
+                items.extend(part)
+                weight += its_weight
             try:
                 results = await self._write(items)
             except Exception as error:

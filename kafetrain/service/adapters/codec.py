@@ -12,7 +12,10 @@ import orjson
 from kafetrain.service.domain.backoff import Backoff
 from kafetrain.service.domain.task import Attempt, State, Task
 
-__all__ = ["content_of", "progress_of", "task_of"]
+__all__ = ["content_of", "progress_of", "task_of", "weight_of"]
+
+ORDINARY = 8192
+"""Characters of a message that weighs no more than any task does."""
 
 
 def content_of(task: Task) -> str:
@@ -39,6 +42,11 @@ def progress_of(task: Task) -> str:
     return orjson.dumps(
         [task.state.value, task.attempt, task.dead_attempt, task.created_at, task.due_at, task.trace, attempts]
     ).decode()
+
+
+def weight_of(task: Task) -> int:
+    """For a `Batcher`: one with a long message counts as several."""
+    return 1 + len(task.message_data) // ORDINARY
 
 
 def task_of(content: str | bytes, progress: str | bytes) -> Task:

@@ -30,6 +30,8 @@ SEVERAL_SLOTS_S = 0.01
 
 STORE_AWAY_FIRST_S, STORE_AWAY_MOST_S = 0.05, 1.0
 STUCK_AFTER_S = 30.0
+MOST_HELD_CHARACTERS = 64_000_000
+"""Of the messages of all claimed tasks: while there are more, none is claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Dispatcher:
         self._settings = settings
         self._lanes = Lanes()
         self._held: dict[int, Claim] = {}  # by identity: all that is claimed and not finished
+        self._held_characters = 0
         self._deliveries: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._sleeps_until = float("inf")
@@ -109,13 +112,13 @@ class Dispatcher:
         while not self._is_stopping:
             self._alive_at = time.monotonic()
             self._wake.clear()
-            room = self._settings.workers - len(self._held)
-            if room <= 0:
+            if self._is_full():
                 self._sleeps_until = float("-inf")  # only a free slot helps
                 await self._sleep(self._settings.poll_interval_s)
                 await asyncio.sleep(SEVERAL_SLOTS_S if self._settings.workers > 1 else 0)
                 continue
             try:
+                room = self._settings.workers - len(self._held)
                 claimed = await self._store.claim(room, self._settings.lease_s)
             except StoreError as error:
                 logger.warning("the store does not answer, deliveries wait: {}", error)
@@ -135,6 +138,9 @@ class Dispatcher:
                 wait_s = min(wait_s, max(0.001, claimed.next_due - self._store.now() + 0.001))
             self._sleeps_until = self._store.now() + wait_s
             await self._sleep(wait_s)
+
+    def _is_full(self) -> bool:
+        return len(self._held) >= self._settings.workers or self._held_characters >= MOST_HELD_CHARACTERS
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -159,6 +165,7 @@ class Dispatcher:
     def _begin(self, claim: Claim) -> bool:
         """Deliver it, or let it wait for its lane. False: it was deferred, and is to be written so."""
         self._held[id(claim)] = claim
+        self._held_characters += len(claim.task.message_data)
         destination = self._destinations.get(claim.task.destination_type)
         if destination is None:  # its kind was installed when it was accepted
             logger.error("no destination of type {!r} is installed any more", claim.task.destination_type)
@@ -245,9 +252,10 @@ class Dispatcher:
                     return
                 await asyncio.sleep(away_s)
                 away_s = min(away_s * 2, STORE_AWAY_MOST_S)
-        was_full = len(self._held) >= self._settings.workers
+        was_full = self._is_full()
         for claim in claims:
-            self._held.pop(id(claim), None)
+            if self._held.pop(id(claim), None) is not None:
+                self._held_characters -= len(claim.task.message_data)
         if was_full or self._is_stopping:
             self._wake.set()
 

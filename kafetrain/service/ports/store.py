@@ -87,8 +87,9 @@ class TaskStore(Protocol):
         """What became of each, in their order. As durable on return as the store can make it."""
 
     async def claim(self, limit: int, lease_s: float) -> Claimed:
-        """Up to `limit` due tasks, the longest due first. Priority tasks get three quarters of the limit and what
-        the others leave of theirs, and the other way round: neither waits for the other for ever."""
+        """Up to `limit` due tasks, fewer where they are large, the longest due first. Priority tasks get three
+        quarters of that and what the others leave of theirs, and the other way round: neither waits for the other for
+        ever."""
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
         """Let those that are still ours last `lease_s` from now."""
@@ -105,8 +106,8 @@ class TaskStore(Protocol):
         """False: there is none. A delivery that is under way ends, and its `finish` changes nothing."""
 
     async def page(self, filter: Filter, limit: int, cursor: str | None = None) -> Page:
-        """Tasks that match; all of them, each once, over all pages, unless they change meanwhile. `ValueError`: a
-        cursor that no page gave."""
+        """Tasks that match, without their messages; all of them, each once, over all pages, unless they change
+        meanwhile. `ValueError`: a cursor that no page gave."""
 
     async def counts(self) -> Mapping[State, int]: ...
 

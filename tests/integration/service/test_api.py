@@ -123,6 +123,14 @@ def test_a_batch_has_a_status_for_each(service: Service, webhook: Webhook) -> No
     assert "source is required" in results[4]["error"]
 
 
+def test_one_of_a_batch_is_no_larger_than_it_may_be_alone(service: Service, webhook: Webhook) -> None:
+    large = http_task("large", webhook.url(), message_data=json.dumps("x" * 1024 * 1024), **LATER)
+    fine = http_task("not large", webhook.url(), **LATER)
+    results = service.http.post("/tasks/batch", json={"tasks": [large, fine]}).json()["results"]
+    assert [one["status"] for one in results] == [413, 201]
+    assert results[0]["error"] == "message_data is larger than 1048576 bytes"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [({}, "tasks is required"), ({"tasks": []}, "at least 1"), ({"tasks": [1] * 1001}, "at most 1000")],

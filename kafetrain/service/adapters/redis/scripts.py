@@ -65,18 +65,20 @@ return results
 CLAIM = (
     _HEAD
     + """
-local now, limit, lease_end, token = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local now, limit, lease_end, token, room = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function due(queue, count)
     return redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', 0, count)
 end
 local others = due(normal, limit)
 local first = due(priority, math.max(limit - math.floor(limit / 4), limit - #others))
 local found = {}
-local function take(queue, ids, most)
+local function take(queue, ids, most, least)
     for i = 1, math.min(#ids, most) do
         local key = key_of(ids[i])
+        if room <= least then return end
         local stored = redis.call('HMGET', key, 'c', 'p')
         if stored[1] then
+            room = room - #stored[1]
             redis.call('ZADD', queue, lease_end, ids[i])
             redis.call('HSET', key, 'k', token)
             found[#found + 1] = stored
@@ -85,8 +87,10 @@ local function take(queue, ids, most)
         end
     end
 end
-take(priority, first, #first)
-take(normal, others, limit - #first)
+local quarter = room / 4
+take(priority, first, #first, #others > 0 and quarter or 0)
+room = math.max(room, quarter)
+take(normal, others, limit - #first, 0)
 local a = redis.call('ZRANGE', normal, 0, 0, 'WITHSCORES')[2]
 local b = redis.call('ZRANGE', priority, 0, 0, 'WITHSCORES')[2]
 if not a or (b and tonumber(b) < tonumber(a)) then a = b end

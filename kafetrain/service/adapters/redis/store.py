@@ -11,12 +11,13 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.exceptions import NoScriptError, RedisError
 
 from kafetrain.service.adapters.batcher import Batcher
-from kafetrain.service.adapters.codec import content_of, progress_of, task_of
+from kafetrain.service.adapters.codec import content_of, progress_of, task_of, weight_of
 from kafetrain.service.adapters.redis import scripts
 from kafetrain.service.adapters.redis.connect import RedisAddress, connect
 from kafetrain.service.adapters.redis.scripts import PREFIX, QUEUE
@@ -26,6 +27,8 @@ from kafetrain.service.ports.store import Added, Claim, Claimed, Filter, Found, 
 __all__ = ["RedisStore"]
 
 TASKS_PER_SCRIPT = 500
+BYTES_PER_CLAIM = 16_000_000
+TASKS_PER_READ = 100
 LOOKED_AT_PER_PAGE = 2000
 KEPT_MINUTES_S = 24 * 3600
 CLOCK_AGE_S = 30.0
@@ -43,7 +46,7 @@ class RedisStore:
         self._shas: dict[str, str] = {}
         self._offset_s = 0.0
         self._measured_at = float("-inf")
-        self._adding = Batcher(self._add, TASKS_PER_SCRIPT)
+        self._adding = Batcher(self._add, TASKS_PER_SCRIPT, weight_of)
         self._finishing = Batcher(self._finish, TASKS_PER_SCRIPT)
 
     def now(self) -> float:
@@ -79,7 +82,8 @@ class RedisStore:
         if time.monotonic() > self._measured_at + CLOCK_AGE_S:
             await self._measure_clock()
         token, now = secrets.token_hex(8), self.now()
-        next_due, rows = await self._script(scripts.CLAIM, now, min(limit, TASKS_PER_SCRIPT), now + lease_s, token)
+        count = min(limit, TASKS_PER_SCRIPT)
+        next_due, rows = await self._script(scripts.CLAIM, now, count, now + lease_s, token, BYTES_PER_CLAIM)
         claims = [Claim(task_of(content, progress), token) for content, progress in rows]
         return Claimed(claims, float(next_due) if next_due else None)
 
@@ -191,11 +195,18 @@ class RedisStore:
     # Calls
 
     async def _tasks(self, ids: Sequence[str]) -> dict[str, Task]:
-        async with self._calls, self._redis.pipeline(transaction=False) as pipe:
-            for id in ids:
-                pipe.hmget(f"{PREFIX}task:{id}", "c", "p")
-            rows = await pipe.execute()
-        return {id: task_of(*row) for id, row in zip(ids, rows, strict=True) if row[0] is not None}
+        """Without their messages, which together may be more than there is memory."""
+        found: dict[str, Task] = {}
+        for start in range(0, len(ids), TASKS_PER_READ):
+            part = ids[start : start + TASKS_PER_READ]
+            async with self._calls, self._redis.pipeline(transaction=False) as pipe:
+                for id in part:
+                    pipe.hmget(f"{PREFIX}task:{id}", "c", "p")
+                rows = await pipe.execute()
+            for id, row in zip(part, rows, strict=True):
+                if row[0] is not None:
+                    found[id] = replace(task_of(*row), message_data="")
+        return found
 
     async def _measure_clock(self) -> None:
         before = time.time()

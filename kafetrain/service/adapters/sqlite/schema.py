@@ -34,13 +34,14 @@ CREATE TABLE IF NOT EXISTS tasks (
     state INTEGER NOT NULL,
     queue INTEGER NOT NULL,
     due INTEGER NOT NULL,
+    size INTEGER NOT NULL,
     token TEXT NOT NULL DEFAULT '',
     client_id TEXT NOT NULL,
     source TEXT NOT NULL,
     content TEXT NOT NULL,
     progress TEXT NOT NULL
 ) STRICT;
-CREATE INDEX IF NOT EXISTS tasks_queue ON tasks (queue, due);
+CREATE INDEX IF NOT EXISTS tasks_queue ON tasks (queue, due, size);
 CREATE INDEX IF NOT EXISTS tasks_state ON tasks (state, seq);
 CREATE TABLE IF NOT EXISTS minutes (
     minute INTEGER NOT NULL,
@@ -53,20 +54,28 @@ CREATE TABLE IF NOT EXISTS minutes (
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM tasks"
 
 ADD = """
-INSERT INTO tasks (id, state, queue, due, client_id, source, content, progress)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+INSERT INTO tasks (id, state, queue, due, client_id, source, content, progress, size)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+    value ->> 8
 FROM json_each(?) WHERE true
 ON CONFLICT (id) DO NOTHING
 """
 
 COMPARE = """
-SELECT json_group_array(json_array(t.seq, t.content)) FROM
-    (SELECT t.seq, t.content FROM json_each(?) j JOIN tasks t ON t.id = j.value ->> 0 ORDER BY j.key) t
+SELECT json_group_array(json_array(found.seq, found.is_same)) FROM (
+    SELECT t.seq, t.content = j.value ->> 6 AS is_same FROM json_each(?) j JOIN tasks t ON t.id = j.value ->> 0
+    ORDER BY j.key
+) found
 """
 
 DUE = """
-SELECT json_group_array(json_array(seq, content, progress)) FROM
-    (SELECT seq, content, progress FROM tasks WHERE queue = ? AND due <= ? ORDER BY due LIMIT ?)
+SELECT json_group_array(json_array(seq, size)) FROM
+    (SELECT seq, size FROM tasks WHERE queue = ? AND due <= ? ORDER BY due LIMIT ?)
+"""
+
+LOAD = """
+SELECT json_group_array(json_array(content, progress)) FROM
+    (SELECT t.content, t.progress FROM json_each(?) j JOIN tasks t ON t.seq = j.value ORDER BY j.key)
 """
 
 CLAIM = "UPDATE tasks SET due = ?, token = ? WHERE seq IN (SELECT value FROM json_each(?))"
@@ -101,7 +110,7 @@ WITH looked AS MATERIALIZED (
     ORDER BY seq DESC LIMIT :limit
 )
 SELECT (SELECT count(*) FROM looked), (SELECT min(seq) FROM looked), (
-    SELECT json_group_array(json_array(seq, content, progress)) FROM
+    SELECT json_group_array(json_array(seq, json_set(content, '$[8]', '') || '', progress)) FROM
         (SELECT t.seq, t.content, t.progress FROM found JOIN tasks t USING (seq) ORDER BY t.seq DESC)
 )
 """

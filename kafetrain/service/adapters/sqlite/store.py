@@ -19,7 +19,7 @@ import orjson
 
 from kafetrain.errors import ConfigurationError
 from kafetrain.service.adapters.batcher import Batcher
-from kafetrain.service.adapters.codec import content_of, progress_of, task_of
+from kafetrain.service.adapters.codec import content_of, progress_of, task_of, weight_of
 from kafetrain.service.adapters.sqlite import schema
 from kafetrain.service.adapters.sqlite.schema import STATE_NUMBERS, due_ms, queue_of
 from kafetrain.service.domain.task import State, Task
@@ -30,6 +30,7 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 ROWS_PER_WRITE = 2000
+CHARACTERS_PER_CLAIM = 16_000_000  # a value has a bound of 1 GB, and memory one of its own
 BUSY_TIMEOUT_S = 5.0
 LOOKED_AT_PER_PAGE = 5000
 KEPT_MINUTES = 24 * 60
@@ -46,7 +47,7 @@ class SqliteStore:
         self._reader = ThreadPoolExecutor(1, "kafetrain-sqlite-reader")
         self._write_connection: sqlite3.Connection | None = None
         self._read_connection: sqlite3.Connection | None = None
-        self._adding = Batcher(self._add, ROWS_PER_WRITE)
+        self._adding = Batcher(self._add, ROWS_PER_WRITE, weight_of)
         self._finishing = Batcher(self._finish, ROWS_PER_WRITE)
 
     def now(self) -> float:
@@ -82,14 +83,19 @@ class SqliteStore:
 
             normal = due(schema.NORMAL, limit)
             priority = due(schema.PRIORITY, max(limit - limit // 4, limit - len(normal)))
-            rows = priority + normal[: limit - len(priority)]
-            if rows:
-                lease_end = due_ms(now + lease_s)
-                connection.execute(schema.CLAIM, (lease_end, token, orjson.dumps([row[0] for row in rows]).decode()))
+            quarter = CHARACTERS_PER_CLAIM // 4
+            chosen = _up_to(CHARACTERS_PER_CLAIM - (quarter if normal else 0), priority)
+            room = CHARACTERS_PER_CLAIM - sum(size for _, size in chosen)
+            chosen += _up_to(max(room, quarter), normal[: limit - len(priority)])
+            rows = []
+            if chosen:
+                seqs = orjson.dumps([seq for seq, _ in chosen]).decode()
+                rows = orjson.loads(connection.execute(schema.LOAD, (seqs,)).fetchone()[0])
+                connection.execute(schema.CLAIM, (due_ms(now + lease_s), token, seqs))
             return rows, connection.execute(schema.NEXT_DUE).fetchone()[0]
 
         rows, next_due = await self._transaction(claim)
-        claims = [Claim(task_of(content, progress), token) for _, content, progress in rows]
+        claims = [Claim(task_of(content, progress), token) for content, progress in rows]
         return Claimed(claims, None if next_due is None else next_due / 1000)
 
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
@@ -183,6 +189,7 @@ class SqliteStore:
                     task.source,
                     content,
                     progress_of(task),
+                    len(content),
                 )
                 for task, content in zip(tasks, contents, strict=True)
             ]
@@ -199,12 +206,12 @@ class SqliteStore:
             return [Added.CREATED] * len(tasks)
         results: list[Added] = []
         created: set[str] = set()
-        for task, content, (seq, there) in zip(tasks, contents, stored, strict=True):
+        for task, (seq, is_same) in zip(tasks, stored, strict=True):
             if seq > last and task.id not in created:
                 created.add(task.id)
                 results.append(Added.CREATED)
             else:
-                results.append(Added.SAME if content == there else Added.DIFFERENT)
+                results.append(Added.SAME if is_same else Added.DIFFERENT)
         return results
 
     async def _finish(self, claims: list[Claim]) -> list[None]:
@@ -271,10 +278,19 @@ class SqliteStore:
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"sqlite {self.path}: {error}") from error
+        except (sqlite3.Error, OSError, MemoryError) as error:
+            raise StoreError(f"sqlite {self.path}: {error or type(error).__name__}") from error
         except RuntimeError as error:  # its threads have ended
             raise StoreError(f"sqlite {self.path}: {error}") from error
+
+
+def _up_to(room: int, rows: list[Any]) -> list[Any]:
+    """Of (seq, size), as many as there is room for, and the one that exceeds it."""
+    for place, (_, size) in enumerate(rows):
+        if room <= 0:
+            return rows[:place]
+        room -= size
+    return rows
 
 
 def _seq_of(cursor: str | None) -> int:

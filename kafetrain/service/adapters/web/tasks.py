@@ -40,8 +40,10 @@ def task_routes(acceptance: Acceptance, keys: Keys, max_body: int, max_batch_bod
     router = APIRouter(tags=["tasks"])
 
     def task_from(given: Any) -> Task:
-        """Raises `ValueError` or `RefusedError`."""
+        """Raises `ValueError`, `RefusedError`, or `ApiError` where one of a batch is larger than any alone may be."""
         read = read_task(given)
+        if len(read.message_data) > max_body:
+            raise ApiError(413, f"message_data is larger than {max_body} bytes")
         return read.task(
             *acceptance.check(read.destination_type, read.message_data, read.destination, read.dead_destination)
         )
@@ -104,9 +106,10 @@ def task_routes(acceptance: Acceptance, keys: Keys, max_body: int, max_batch_bod
                 good.append(task_from(one))
                 places.append(place)
                 results.append({})
-            except (ValueError, RefusedError) as error:
+            except (ValueError, RefusedError, ApiError) as error:
                 id = one.get("id") if isinstance(one, dict) else None
-                results.append({"status": 400, "task_id": id if isinstance(id, str) else None, "error": str(error)})
+                status = error.status if isinstance(error, ApiError) else 400
+                results.append({"status": status, "task_id": id if isinstance(id, str) else None, "error": str(error)})
         try:
             added = await acceptance.accept(good) if good else []
         except StoreError as error:
