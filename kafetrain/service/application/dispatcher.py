@@ -189,7 +189,7 @@ class Dispatcher:
 
     async def _deliver(self, claim: Claim, lane: Lane, destination: Destination) -> None:
         task, begun = claim.task, self._store.now()
-        started = time.perf_counter()
+        started = time.monotonic()  # also the breaker's clock: it must not stay open because somebody sets the other
         self._telemetry.begins(task, begun - task.due_at)
         to_dead = not task.has_retries_left()
         if not to_dead:
@@ -208,14 +208,14 @@ class Dispatcher:
                     trace,
                 )
                 is_last = to_dead or not task.has_retries_left()
-                if not is_last and not lane.breaker.allows(begun):
+                if not is_last and not lane.breaker.allows(started):
                     raise DeliveryError(f"not tried, it was unreachable just now: {lane.breaker.last_error}")
                 status = await destination.deliver(delivery)
                 lane.breaker.reached()
         except DeliveryError as failure:
             error, status = failure, failure.status
             if not failure.reached:
-                lane.breaker.unreachable(self._store.now(), str(failure))
+                lane.breaker.unreachable(time.monotonic(), str(failure))
             elif status is not None:
                 lane.breaker.reached()
         except Exception as bug:
@@ -225,7 +225,7 @@ class Dispatcher:
             lane.running -= 1
             if not self._is_stopping and (following := lane.next()) is not None:
                 self._deliver_soon(following, lane, destination)
-        seconds, now = time.perf_counter() - started, self._store.now()
+        seconds, now = time.monotonic() - started, self._store.now()
         lane.ended(seconds)
         to = "dead_destination" if to_dead else "destination"
         attempt = Attempt(task.attempt, to, begun, round(seconds, 6), status, None if error is None else str(error))

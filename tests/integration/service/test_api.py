@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.integration.service.conftest import StartService
+from tests.integration.service.conftest import StartService, StartWebhook
 from tests.integration.service.harness import Service, Webhook, http_task
 from tests.redis_server import RedisServer
 from tests.waiting import wait_for
@@ -185,6 +186,19 @@ def test_retry_now_delivers_at_once_and_replay_is_for_the_dead(service: Service,
     done = service.wait_for_state("hurry", "delivered")
     assert [(one["number"], one["status"], one["error"]) for one in done["attempts"]] == [(1, 200, None)]
     assert service.http.post("/tasks/hurry/retry-now").status_code == 409
+
+
+def test_a_replay_that_is_said_to_be_made_is_made_once(service: Service, start_webhook: StartWebhook) -> None:
+    webhook = start_webhook()
+    refusing = http_task("replayed", webhook.url(), max_retries=0, base_delay=0)
+    service.create(refusing)
+    service.wait_for_state("replayed", "dead_lettered")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: service.http.post("/tasks/replayed/replay").status_code, range(8)))
+    assert set(answers) <= {200, 409}
+    wait_for("it has gone to the dead destination again", lambda: len(webhook.hits) > answers.count(200))
+    service.wait_for_state("replayed", "dead_lettered")
+    assert len(webhook.hits) == 1 + answers.count(200)
 
 
 def test_a_deleted_task_is_not_delivered(service: Service, webhook: Webhook) -> None:

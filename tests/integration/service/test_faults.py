@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import threading
 import time
@@ -99,6 +100,51 @@ def test_the_process_is_killed_on_sqlite(start_service: StartService, start_webh
     known = set(accepted)
     start_service()
     wait_for("all that were accepted are delivered", lambda: known <= set(webhook.delivered()), 60)
+
+
+def test_a_full_disk_is_503_until_there_is_room(start_service: StartService, start_webhook: StartWebhook) -> None:
+    """The process may not make its files any larger, as if there were no room for that. What it knows it keeps."""
+    gate = threading.Event()
+    webhook = start_webhook(lambda hit: Answer(hold=gate))
+    service = start_service(LEASE="1h")
+    service.create_all([http_task("under way", webhook.url())])
+    wait_for("it is under way", lambda: webhook.hits)
+    assert service.process is not None
+    fits = (service.folder / "kafetrain.db-wal").stat().st_size
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (fits, resource.RLIM_INFINITY))
+    refused = service.create(http_task("meanwhile", webhook.url()))
+    assert (refused.status_code, list(refused.json())) == (503, ["error"])
+    health = service.http.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "unhealthy")
+    gate.set()
+    wait_for("it is delivered", lambda: '_processed_total{destination_type="http"} 1.0' in metrics(service))
+    assert service.task("under way")["state"] == "scheduled"
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    service.wait_for_state("under way", "delivered")
+    assert service.http.get("/health").status_code == 200
+    assert service.create(http_task("meanwhile", webhook.url())).status_code == 201
+    service.wait_for_state("meanwhile", "delivered")
+    assert webhook.delivered() == ["under way|1", "meanwhile|1"]
+
+
+def metrics(service: Service) -> str:
+    return service.http.get("/metrics").text
+
+
+@pytest.mark.parametrize("kind", ["a folder", "something else"])
+def test_a_file_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "tasks.db"
+    if kind == "a folder":
+        path.mkdir()
+    else:
+        path.write_text("no database\n" * 1000)
+    service = Service(tmp_path / "service", STORE_URL=f"sqlite:///{path}")
+    try:
+        assert service.spawn().wait(60) == 1
+        assert service.log_text().startswith(f"error: sqlite {path}: ")
+        assert len(service.log_text().splitlines()) == 1
+    finally:
+        service.close()
 
 
 def test_sigterm_lets_what_runs_end_and_gives_back_the_rest(

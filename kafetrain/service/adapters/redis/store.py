@@ -1,7 +1,8 @@
 """A `TaskStore` in Redis.
 
 Scripts do all that must be one step, so any number of processes may share it. What a restart of Redis keeps is up to
-its `appendonly` and `appendfsync`. Times are Redis's own: the offset to its clock is measured now and then.
+its `appendonly` and `appendfsync`. Times are Redis's own: how far it is from a clock that nobody sets is measured now
+and then.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class RedisStore:
         self._finishing = Batcher(self._finish, TASKS_PER_SCRIPT)
 
     def now(self) -> float:
-        return time.time() + self._offset_s if self._clock is None else self._clock()
+        return time.monotonic() + self._offset_s if self._clock is None else self._clock()
 
     async def open(self) -> None:
         self._redis = connect(self.address)
@@ -209,9 +210,9 @@ class RedisStore:
         return found
 
     async def _measure_clock(self) -> None:
-        before = time.time()
+        before = time.monotonic()
         seconds, micros = _time_of(await self._call("TIME"))
-        self._offset_s = seconds + micros / 1e6 - (before + time.time()) / 2
+        self._offset_s = seconds + micros / 1e6 - (before + time.monotonic()) / 2
         self._measured_at = time.monotonic()
 
     async def _script(self, script: str, *values: Any) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from kafetrain.service.domain.task import State, Task
 
-__all__ = ["CREATE", "STATE_NUMBERS", "VERSION", "due_ms", "queue_of"]
+__all__ = ["CREATE", "SET_VERSION", "STATE_NUMBERS", "VERSION", "due_ms", "queue_of"]
 
 VERSION = 1
+SET_VERSION = f"PRAGMA user_version = {VERSION}"
 
 STATE_NUMBERS = {State.SCHEDULED: 0, State.DELIVERED: 1, State.DEAD_LETTERED: 2, State.DEAD: 3}
 

@@ -67,7 +67,8 @@ class SqliteStore:
             pool.shutdown(wait=False)
 
     async def check(self) -> None:
-        await self._transaction(lambda connection: connection.execute("SELECT 1 FROM tasks LIMIT 1").fetchone())
+        # A write, so that a full disk is told apart from a healthy one.
+        await self._transaction(lambda connection: connection.execute(schema.SET_VERSION))
 
     async def add(self, tasks: Sequence[Task]) -> list[Added]:
         return await self._adding.put(tasks)
@@ -243,7 +244,7 @@ class SqliteStore:
         if version not in (0, schema.VERSION):
             raise ConfigurationError(f"{self.path} has format {version}; this kafetrain knows {schema.VERSION}")
         connection.executescript(schema.CREATE)
-        connection.execute(f"PRAGMA user_version = {schema.VERSION}")
+        connection.execute(schema.SET_VERSION)
         self._read_connection = self._connect()
         self._read_connection.execute("PRAGMA query_only = ON")
 
