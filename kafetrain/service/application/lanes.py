@@ -13,7 +13,10 @@ from kafetrain.service.ports.store import Claim
 
 __all__ = ["Lane", "Lanes"]
 
-FIRST_GUESS_S = 0.05
+FIRST_GUESS_S = 0.005
+OVERBOOKED = 2
+"""How many are told to come for each place. Too many go back once more; too few leave the lane idle."""
+
 WEIGHT = 0.2
 LEAST_DEFERRAL_S, MOST_DEFERRAL_S = 0.05, 60.0
 NORMAL_EVERY = 4
@@ -60,8 +63,8 @@ class Lane:
         self._seconds += WEIGHT * (seconds - self._seconds)
 
     def deferral(self, now: float) -> float:
-        """Seconds until one more delivery should find room, after all those that were told a time before."""
-        self._room_at = max(now, self._room_at) + self._seconds / self.concurrency
+        """Seconds until one more delivery may find room, after all those that were told a time before."""
+        self._room_at = max(now, self._room_at) + self._seconds / self.concurrency / OVERBOOKED
         if self._room_at > now + MOST_DEFERRAL_S:
             self._room_at = now + MOST_DEFERRAL_S / 2  # those told before are back by then, some of them
         return max(self._room_at - now, LEAST_DEFERRAL_S)

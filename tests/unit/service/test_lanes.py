@@ -27,14 +27,19 @@ def test_priority_is_next_and_every_fourth_time_another() -> None:
     assert order == ["p0", "p1", "p2", "n0", "p3", "n1", "n2", "n3"]
 
 
-def test_deferrals_are_spread_at_the_rate_of_the_lane() -> None:
+def test_deferrals_are_spread_at_twice_the_rate_of_the_lane() -> None:
     lane = Lane(10)
     for _ in range(100):
         lane.ended(2.0)
-    # Five a second: the hundredth has to wait for some 20 s.
+    # Five a second can be delivered, so ten are told to come: the hundredth has to wait for some 10 s.
     waits = [lane.deferral(1000.0) for _ in range(100)]
     assert waits == sorted(waits)
-    assert 19 < waits[-1] < 21
+    assert 9.5 < waits[-1] < 10.5
+
+
+def test_a_lane_that_knows_nothing_yet_hopes_for_the_best() -> None:
+    lane = Lane(10)
+    assert max(lane.deferral(0.0) for _ in range(2000)) < 1.0
 
 
 def test_no_deferral_is_longer_than_a_minute() -> None:
