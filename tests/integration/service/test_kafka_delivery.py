@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from kafetrain.service.adapters.kafka_destination import KafkaDestination
+from kafetrain.service.ports.destination import Delivery
+from kafetrain.service.settings import ServiceSettings
 from kafetrain.testing import Broker
 from kafetrain.testing.pytest_plugin import TopicFactory
 from tests.integration.service.conftest import StartService
@@ -109,3 +114,28 @@ def test_a_broker_that_is_not_there_costs_the_others_nothing(
     assert time.monotonic() - begun < 10
     task = service.wait_for_state("away 7", "dead")
     assert "127.0.0.1:1" in task["attempts"][0]["error"]
+
+
+def test_one_producer_serves_a_broker_and_is_closed_when_nobody_uses_it(
+    kafetrain_broker: Broker, kafetrain_topic: TopicFactory, server: str
+) -> None:
+    topics = [kafetrain_topic(1), kafetrain_topic(1)]
+    host, port = server.split(":")
+    destination = KafkaDestination(ServiceSettings(kafka_brokers=(server,)), idle_s=1.0, look_every_s=0.05)
+
+    def producers() -> int:
+        return sum(thread.name == "kafetrain-service-kafka" for thread in threading.enumerate())
+
+    async def run() -> None:
+        await destination.open()
+        for key in ("first|1", "later|1"):
+            addresses = [destination.address({"host": host, "port": port, "topic": topic}) for topic in topics]
+            await asyncio.gather(*(destination.deliver(Delivery(one, key, "any text", "c1")) for one in addresses))
+            assert producers() == 1
+            while producers():
+                await asyncio.sleep(0.02)
+        await destination.close()
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+    for topic in topics:
+        assert [record.key for record in read(kafetrain_broker, topic)] == [b"first|1", b"later|1"]
