@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -60,6 +61,29 @@ def test_what_a_webhook_is_sent(start_service: StartService, start_webhook: Star
     assert abs(int(at.removeprefix("t=")) - time.time()) < 60
     assert "X-Signature" not in hits["unsigned %C3%BC|1"].headers
     assert "geheim" not in service.log_text()
+
+
+def test_logs_of_production_are_json_and_hold_no_message(
+    start_service: StartService, start_webhook: StartWebhook
+) -> None:
+    webhook = start_webhook(failing())
+    service = start_service(
+        ENVIRONMENT="prod", ALLOWED_HTTP_HOSTS="127.0.0.1", ADMIN_KEYS="schluessel", LOG_LEVEL="debug"
+    )
+    service.http.headers["X-API-Key"] = "schluessel"
+    service.create(http_task("logged", webhook.url(), max_retries=2, message_data='"geheim"'))
+    service.wait_for_state("logged", "dead_lettered")
+    service.stop()
+    lines = [json.loads(line) for line in service.log_text().splitlines()]
+    assert all(line.keys() >= {"level", "ts", "caller", "msg"} for line in lines)
+    said = [(line["msg"], line["attempt"], line["max_retries"]) for line in lines if line.get("task_id") == "logged"]
+    assert said == [
+        ("delivery failed: answered 500", 1, 2),
+        ("delivery failed: answered 500", 2, 2),
+        ("delivered to the dead destination", 2, 2),
+    ]
+    assert "geheim" not in service.log_text()
+    assert "schluessel" not in service.log_text()
 
 
 def test_without_retries_it_goes_to_the_dead_destination_at_once(service: Service, start_webhook: StartWebhook) -> None:

@@ -1,4 +1,4 @@
-"""The dispatcher's bounds on what it has in hand."""
+"""The dispatcher: what it has in hand, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kafetrain.service.adapters.telemetry import ServiceTelemetry
 from kafetrain.service.application import dispatcher as dispatching
 from kafetrain.service.application.dispatcher import Dispatcher, DispatcherSettings
 from kafetrain.service.domain.task import Address, State
-from kafetrain.service.ports.destination import Delivery
+from kafetrain.service.ports.destination import Delivery, DeliveryError
 from tests.unit.service.tasks import a_task
 
 
@@ -68,5 +68,39 @@ def test_large_messages_in_hand_are_few(tmp_path: Path, monkeypatch: pytest.Monk
             await asyncio.sleep(0.005)
         await dispatcher.stop(1)
         await store.close()
+
+    asyncio.run(asyncio.wait_for(run(), 90))
+
+
+class Away(Gate):
+    """Nobody is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[str] = []
+
+    async def deliver(self, delivery: Delivery) -> int | None:
+        self.keys.append(delivery.key)
+        raise DeliveryError("no connection", reached=False)
+
+
+def test_what_cannot_be_reached_is_left_alone_except_for_the_last_delivery(tmp_path: Path) -> None:
+    async def run() -> None:
+        store, away = SqliteStore(tmp_path / "tasks.db"), Away()
+        await store.open()
+        await store.add([a_task(now=store.now(), base_delay=0.0, max_retries=40)])
+        dispatcher = Dispatcher(store, {"http": away}, ServiceTelemetry(), DispatcherSettings(10, 0.05, 15))
+        dispatcher.start()
+        while (await store.counts())[State.DEAD] < 1:
+            await asyncio.sleep(0.005)
+        await dispatcher.stop(1)
+        found = await store.get("t1")
+        await store.close()
+        assert found is not None
+        assert away.keys[:5] == [f"t1|{number}" for number in range(1, 6)]
+        assert "t1|40" in away.keys
+        errors = [one.error for one in found.task.attempts if one.to == "destination"]
+        assert len(errors) == 40
+        assert errors.count("not tried, it was unreachable just now: no connection") >= 10
 
     asyncio.run(asyncio.wait_for(run(), 90))
