@@ -170,6 +170,8 @@ class SourceLocks:
 
     def _add_open(self, offset: int, entry: Entry) -> Chain:
         chain = self._chain(chain_key(entry.key, offset))
+        if isinstance(chain.key, bytes):
+            entry.key = chain.key  # the same bytes, once for all of its ids
         chain.add_open(offset)
         self.entries[offset] = entry
         return chain

@@ -1,4 +1,4 @@
-"""What a lock takes in memory: the table of one partition, filled and weighed."""
+"""What a lock takes: in memory, the table of one partition, filled and weighed; in the topics, record by record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import tracemalloc
 from collections.abc import Iterator
 
 from kafetrain.core.entry import Entry, decode_entry, encode_entry
+from kafetrain.core.headers import retry_headers, tombstone_headers
 from kafetrain.core.lock_table import LockTable
+from kafetrain.record import Headers, MessageId
 from kafetrain.testing import Broker
 from tests.benchmarks.report import Block, Scale
 
@@ -29,6 +31,37 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
         [(str(each), f"{size:.0f}") for each, size in found.items()],
         {f"{each} of each key": [size] for each, size in found.items()},
     )
+    written = sizes()
+    yield Block(
+        "What a redirect writes",
+        "Bytes of keys, values and headers, without what Kafka itself adds to a record and before compression: of a "
+        "record with a key of 17 B that fails once and succeeds then, in a topic `orders` of a group `billing`.",
+        ("record", "bytes"),
+        [(name, str(size)) for name, size in written.items()],
+        {name: [size] for name, size in written.items()},
+    )
+
+
+def sizes() -> dict[str, int]:
+    id = MessageId("billing", "orders", 11, 123_456_789)
+    entry = Entry(
+        b"customer-%08d" % 1,
+        attempt=1,
+        due_ms=NOW_MS,
+        first_failure_ms=NOW_MS,
+        error_type="TimeoutError",
+        error="the payment service does not answer",
+    )
+    added = retry_headers(id, (), timestamp_ms=NOW_MS, entry=entry, max_retries=5, lock_offset=123_456_789)
+    return {
+        "lock": len(str(id)) + len(encode_entry(entry)),
+        "retry record, besides the record itself": _size(added),
+        "tombstone": len(str(id)) + _size(tombstone_headers(entry.key)),
+    }
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def bytes_per_lock(locks: int, each: int) -> float:
