@@ -23,13 +23,14 @@ from kafka.admin import MemberToRemove
 from kafetrain.client import confluent_consumer, kafka_python_consumer
 from kafetrain.client.confluent import ConfluentClient
 from kafetrain.client.kafka_python import KafkaPythonClient
+from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, OutgoingRecord, ProducerPort
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.testing import Broker, EmbeddedBroker, NoBrokerError, kafka_broker
 from kafetrain.testing.apache_kafka import ApacheKafkaBroker
 from kafetrain.testing.embedded_client import EmbeddedClient
-from kafetrain.testing.simulated import SimulatedCluster
+from kafetrain.testing.simulated import LoseAnswer, Refuse, Request, SimulatedCluster
 from tests.clients import named_for
 from tests.waiting import wait_for
 
@@ -42,6 +43,11 @@ GAPS = {
         "rebalances": "the mock cluster waits 3 s for a group's first member, and a session long in each rebalance",
         "purges": "the mock cluster has no DeleteRecords",
         "transactions": "the mock cluster writes no control records and has no last stable offset",
+        "transactional producers": "the mock cluster fences nobody, and what it gives a reader after the end of a "
+        "transaction is no readable batch",
+    },
+    "confluent": {
+        "transactional producers": 'the confluent client has none, and delivery="transactional" is refused with it',
     },
     "simulated": {
         "cooperative": "the simulated cluster's rebalances are eager",
@@ -50,7 +56,7 @@ GAPS = {
 }
 
 
-NOT_WORTH_A_RUN = ("rebalances", "cooperative", "client options")
+NOT_WORTH_A_RUN = ("rebalances", "cooperative", "client options", "transactional producers")
 
 
 class Owner:
@@ -205,6 +211,22 @@ class Cluster:
         producer.begin_transaction()
         return producer
 
+    def lose_the_end_of_a_transaction(self, producer: Any, patch: pytest.MonkeyPatch, *, is_asked: bool) -> None:
+        """Its commit is not answered, and the broker was asked for it or was not. `patch`: until it is undone."""
+        wait, waits = KafkaPythonTransactions._wait, 0
+
+        def lose_the_answer(self: KafkaPythonTransactions, result: Any) -> None:
+            nonlocal waits
+            waits += 1
+            if waits == 1 or is_asked:
+                wait(self, result)
+            if waits == 2:
+                raise OSError("cut off")
+
+        patch.setattr(KafkaPythonTransactions, "_wait", lose_the_answer)
+        if not is_asked:
+            patch.setattr(producer._manager, "begin_commit", lambda: None)
+
     def close(self) -> None:
         while self._undo:
             self._undo.pop()()
@@ -234,6 +256,9 @@ class SimulatedBackend(Cluster):
 
     def transactional(self, **options: Any) -> Any:
         return _Transactional(self.simulated)
+
+    def lose_the_end_of_a_transaction(self, producer: Any, patch: pytest.MonkeyPatch, *, is_asked: bool) -> None:
+        self.simulated.on(Request.END_TRANSACTION, LoseAnswer() if is_asked else Refuse())
 
 
 class _Transactional:

@@ -1,14 +1,12 @@
-"""The transactional producer port, on Apache Kafka: all or nothing, and nothing of whom the group has given up."""
+"""The transactional producer port: all or nothing, and nothing of whom the group has given up."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.client.ports import (
     ClientError,
     Committed,
@@ -22,6 +20,8 @@ from kafetrain.client.ports import (
 from kafetrain.record import TopicPartition
 from tests.contract.conftest import A_MOMENT, Cluster, Owner
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.needs("transactional producers")
 
 
 class Bench:
@@ -70,8 +70,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(kafka_cluster: Cluster) -> Iterator[Bench]:
-    bench = Bench(kafka_cluster)
+def bench(cluster: Cluster) -> Iterator[Bench]:
+    bench = Bench(cluster)
     yield bench
     for producer in bench.opened:
         producer.close()
@@ -141,20 +141,7 @@ def test_a_commit_without_an_answer_is_settled_by_the_next_producer(
 ) -> None:
     bench.join()
     producer = bench.begin(b"1")
-    wait, waits = KafkaPythonTransactions._wait, 0
-
-    def lose_the_answer(self: KafkaPythonTransactions, result: Any) -> None:
-        nonlocal waits
-        waits += 1
-        if waits == 1 or is_asked:
-            wait(self, result)
-        if waits == 2:
-            raise OSError("cut off")
-
-    monkeypatch.setattr(KafkaPythonTransactions, "_wait", lose_the_answer)
-    if not is_asked:
-        manager: Any = producer._manager  # type: ignore[attr-defined]  # of this implementation
-        monkeypatch.setattr(manager, "begin_commit", lambda: None)
+    bench.cluster.lose_the_end_of_a_transaction(producer, monkeypatch, is_asked=is_asked)
     with pytest.raises(OutcomeUnknownError):
         producer.commit({bench.place: Committed(7)})
     monkeypatch.undo()

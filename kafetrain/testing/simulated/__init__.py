@@ -5,6 +5,7 @@ from __future__ import annotations
 from kafetrain.testing.simulated.client import SimulatedClient
 from kafetrain.testing.simulated.clock import SimulatedClock
 from kafetrain.testing.simulated.cluster import SimulatedCluster
+from kafetrain.testing.simulated.coordinator import OngoingTransaction
 from kafetrain.testing.simulated.faults import Asked, Fault, Hold, LoseAnswer, Refuse, Request, Script
 from kafetrain.testing.simulated.log import SimulatedRecord
 from kafetrain.testing.simulated.producer import Write
@@ -15,6 +16,7 @@ __all__ = [
     "Fault",
     "Hold",
     "LoseAnswer",
+    "OngoingTransaction",
     "Refuse",
     "Request",
     "Script",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from kafetrain.client.ports import AdminPort, ConsumerPort, ProducerPort
+from kafetrain.client.ports import AdminPort, ConsumerPort, ProducerPort, TransactionalProducerPort
 from kafetrain.testing.simulated.admin import SimulatedAdmin
 from kafetrain.testing.simulated.consumer import SimulatedConsumer
 from kafetrain.testing.simulated.core import ClusterCore, Instance
 from kafetrain.testing.simulated.producer import SimulatedProducer, Write
+from kafetrain.testing.simulated.transactional_producer import SimulatedTransactions
 
 __all__ = ["SimulatedClient"]
 
 
 class SimulatedClient:
-    """A `Client`: one instance of an application."""
+    """A `Client`, a `TransactionalClient` too: one instance of an application."""
 
     def __init__(
         self, core: ClusterCore, instance: Instance, session_s: float, patience_s: float, delivery_s: float
@@ -38,6 +39,22 @@ class SimulatedClient:
         producer = SimulatedProducer(self._core, self.instance, delivery_timeout_s=self._delivery_s)
         self._producers.append(producer)
         return producer
+
+    def transactional_producer(self, id: str, consumer: ConsumerPort) -> TransactionalProducerPort:
+        if not isinstance(consumer, SimulatedConsumer):
+            raise TypeError(f"a {type(consumer).__name__} is no consumer of this client")
+        # What is not acknowledged before its transaction is aborted never counts.
+        delivery_s = min(self._delivery_s, 0.8 * self._core.coordinator.timeout_s)
+        transactions = SimulatedTransactions(
+            self._core, self.instance, id, consumer.membership, delivery_timeout_s=delivery_s
+        )
+        self._producers = [producer for producer in self._producers if not producer.is_over]
+        self._producers.append(transactions.producer)
+        return transactions
+
+    @property
+    def delivery_timeout_s(self) -> float:
+        return self._delivery_s
 
     def admin(self) -> AdminPort:
         return SimulatedAdmin(self._core, self.instance)

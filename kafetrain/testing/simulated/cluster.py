@@ -18,10 +18,13 @@ from typing import Any
 
 from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock, SystemClock
-from kafetrain.record import DlqHeader, Headers, MessageId, TopicPartition
+from kafetrain.core.dead_letter import decode_dead_letter
+from kafetrain.core.headers import DeadLetterState, Malformed
+from kafetrain.record import Headers, MessageId, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.testing.events import Place, Standing, Written
 from kafetrain.testing.simulated.client import SimulatedClient
+from kafetrain.testing.simulated.coordinator import OngoingTransaction
 from kafetrain.testing.simulated.core import ClusterCore, Instance
 from kafetrain.testing.simulated.faults import Fault, Request, Script
 from kafetrain.testing.simulated.log import PartitionLog, SimulatedRecord
@@ -37,9 +40,11 @@ class SimulatedCluster:
 
     `clock`: of timestamps, sessions and timeouts; the machine's where none is given. `threads` False: no call of a
     client ever waits, so that one thread can step through everything, in an order that repeats.
-    `session_timeout_s`, `rebalance_timeout_s` and `delivery_timeout_s` are the consumers' and producers'.
+    `session_timeout_s`, `rebalance_timeout_s`, `delivery_timeout_s` and `transaction_timeout_s` are the consumers' and
+    producers'. `meanwhile`: without threads, called before each request and where a call would wait; a test may let
+    others go on in it.
 
-    Left out: replicas, throttling, authorization, cooperative rebalances, and transactions of consumers' offsets.
+    Left out: replicas, throttling, authorization, and cooperative rebalances.
     """
 
     def __init__(
@@ -50,8 +55,12 @@ class SimulatedCluster:
         session_timeout_s: float = 45.0,
         rebalance_timeout_s: float = 300.0,
         delivery_timeout_s: float = 36.0,
+        transaction_timeout_s: float = 10.0,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        self._core = ClusterCore(clock or SystemClock(), threads=threads)
+        self._core = ClusterCore(
+            clock or SystemClock(), threads=threads, transaction_timeout_s=transaction_timeout_s, meanwhile=meanwhile
+        )
         self._timeouts = (session_timeout_s, rebalance_timeout_s, delivery_timeout_s)
         self._clients: dict[str, SimulatedClient] = {}
 
@@ -103,6 +112,8 @@ class SimulatedCluster:
 
     def settle(self) -> None:
         """Let time have its effect on writes (after a clock was moved): those end that have had theirs."""
+        with self._core.mutex:
+            self._core.coordinator.check()
         for client in tuple(self._clients.values()):
             client.go_on()
 
@@ -129,6 +140,11 @@ class SimulatedCluster:
     def in_flight(self, client: str | None = None) -> list[Write]:
         """Writes that have not ended, of one instance or of all, in the order in which each was sent."""
         return [write for name, c in self._clients.items() if client in (None, name) for write in c.open_writes()]
+
+    def transactions(self) -> list[OngoingTransaction]:
+        """Of producers: those that are open, and those that are decided and lack markers."""
+        with self._core.mutex:
+            return self._core.coordinator.ongoing()
 
     # Topics
 
@@ -249,19 +265,25 @@ class SimulatedCluster:
             entries.pop(id, None)
             if record.value is not None:
                 try:
-                    entries[id] = json.loads(record.value)
-                except ValueError:
-                    entries[id] = {}
+                    entry = json.loads(record.value)
+                except (ValueError, RecursionError):
+                    entry = None
+                entries[id] = entry if isinstance(entry, dict) else {}
         return entries
 
     def dead_places(self, dlq_topic: str, group: str | None = None) -> dict[Place, str]:
-        """Which source records are in the dead-letter topic, of one group or of all, and in which state."""
+        """Which source records are in the dead-letter topic, of one group or of all, and in which state.
+
+        Not among them: what nobody of ours wrote, and damaged records of the retry topic.
+        """
         found = {}
         for record in self.read(dlq_topic) if dlq_topic in self._core.topics else ():
-            headers = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
-            if group in (None, headers.get(DlqHeader.GROUP)):
-                place = (int(headers[DlqHeader.PARTITION]), int(headers[DlqHeader.OFFSET]))
-                found[place] = headers[DlqHeader.STATE]
+            try:
+                letter = decode_dead_letter(record)
+            except Malformed:
+                continue
+            if group in (None, letter.id.group) and letter.state != DeadLetterState.MALFORMED:
+                found[letter.id.partition, letter.id.offset] = letter.state
         return found
 
     def standing(

@@ -15,7 +15,7 @@ from loguru import logger
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OffsetOutOfRangeError, RebalanceEvents
 from kafetrain.record import Record, TopicPartition
 from kafetrain.testing.simulated.faults import Request
-from kafetrain.testing.simulated.group import Group, Member, names_of
+from kafetrain.testing.simulated.group import Group, Member, Membership, names_of
 
 if TYPE_CHECKING:
     from kafetrain.testing.simulated.core import ClusterCore, Instance
@@ -110,6 +110,13 @@ class SimulatedConsumer:
         if lost is not None:
             raise lost
 
+    def membership(self) -> Membership:
+        """For transactions. `NotOwnerError`: no member at the moment, as far as it knows."""
+        with self._core.mutex:
+            if self._group_name is None or self._member is None or self._generation < 0:
+                raise NotOwnerError(f"this is no member of {self._group_name} at the moment")
+            return Membership(self._group_name, self._member, self._generation)
+
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         lost = self._core.ask(self._instance, Request.OFFSETS, {place.topic for place in partitions})
         with self._core.mutex:
@@ -162,6 +169,7 @@ class SimulatedConsumer:
             group, member = self._group(), self._member
             if member is not None and group.members.get(member.id) is not member:
                 gone, self._member, self._answer = frozenset(self._positions), None, None
+                self._generation = -1
                 self._positions.clear()
             else:
                 gone = frozenset()
@@ -267,11 +275,11 @@ class SimulatedConsumer:
             log = self._core.find_log(place)
             if position is not None or log is None:
                 continue
-            committed = None if self._group_name is None else self._group().committed.get(place)
-            if committed is not None:
-                self._positions[place] = committed.next_offset
-            else:
-                self._positions[place] = self._reset_to(place)
+            group = None if self._group_name is None else self._group()
+            if group is not None and not group.is_stable(place):
+                continue  # a transaction of a former owner is not over
+            committed = None if group is None else group.committed.get(place)
+            self._positions[place] = self._reset_to(place) if committed is None else committed.next_offset
 
     def _check_ranges(self) -> None:
         beyond: list[TopicPartition] = []

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from kafetrain.client.ports import ClientError
 from kafetrain.clock import Clock
 from kafetrain.record import TopicPartition
-from kafetrain.testing.simulated.faults import Asked, LoseAnswer, Refuse, Request, Script
+from kafetrain.testing.simulated.coordinator import Coordinator
+from kafetrain.testing.simulated.faults import Asked, Fault, LoseAnswer, Refuse, Request, Script
 from kafetrain.testing.simulated.group import Group
 from kafetrain.testing.simulated.log import PartitionLog
 
@@ -73,8 +74,15 @@ class Instance:
 class ClusterCore:
     """`mutex` guards everything of the cluster; no future is ended and no callback is called with it held."""
 
-    def __init__(self, clock: Clock, *, threads: bool) -> None:
-        self.clock, self.threads = clock, threads
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        threads: bool,
+        transaction_timeout_s: float,
+        meanwhile: Callable[[], object],
+    ) -> None:
+        self.clock, self.threads, self._meanwhile = clock, threads, meanwhile
         self.mutex = threading.RLock()
         self.changed = threading.Condition(self.mutex)
         """Notified whenever something may have become possible."""
@@ -83,6 +91,7 @@ class ClusterCore:
         self.scripts: list[Script] = []
         self.is_up = True
         self._numbers = 0
+        self.coordinator = Coordinator(self, transaction_timeout_s)
 
     # Topics
 
@@ -140,6 +149,14 @@ class ClusterCore:
 
         Raises what it fails with, nothing having happened. Returned: do it, then raise this.
         """
+        fault = self.begin(instance, request, topics)
+        return fault.error if isinstance(fault, LoseAnswer) else None
+
+    def begin(self, instance: Instance, request: Request, topics: Collection[str] = ()) -> Fault | None:
+        """As `ask`. Returned: the fault that it meets."""
+        self._meanwhile()
+        with self.mutex:
+            self.coordinator.check()
         script = self.script_for(Asked(request, instance.name, tuple(topics)))
         if script is not None:
             script.hit()
@@ -149,7 +166,7 @@ class ClusterCore:
                 script.fault(Asked(request, instance.name, tuple(topics)))
         if not self.reaches(instance):
             raise ClientError(f"{request.value}: no broker answers (simulated)", retriable=True)
-        return script.fault.error if script is not None and isinstance(script.fault, LoseAnswer) else None
+        return None if script is None else script.fault
 
     def script_for(self, asked: Asked) -> Script | None:
         """The oldest that matches."""
@@ -166,11 +183,14 @@ class ClusterCore:
             self.changed.notify_all()
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """True as soon as it holds. Without threads: only one look, since nobody could change it meanwhile."""
+        """True as soon as it holds. Without threads: only one look, and then others may go on."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             left_s = deadline - time.monotonic()
-            if not self.threads or left_s <= 0:
+            if not self.threads:
+                self._meanwhile()
+                return False
+            if left_s <= 0:
                 return False
             with self.changed:
                 self.changed.wait(min(left_s, WAIT_SLICE_S))

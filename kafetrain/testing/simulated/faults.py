@@ -3,6 +3,7 @@
 cluster.on(Request.COMMIT, Refuse(), client="one")      the next commit fails, and was not done
 cluster.on(Request.PRODUCE, LoseAnswer(), topic="dlq")  the next write is done, and its client sees a failure
 cluster.on(Request.PRODUCE, Hold(), times=None)         writes wait until the test lets them land
+cluster.on(Request.END_TRANSACTION, Hold())             it is decided, and its markers wait for the test
 cluster.on(Request.PRODUCE, lambda asked: ...)          called before the request; what it raises, the client sees
 """
 
@@ -35,6 +36,10 @@ class Request(str, Enum):
     CREATE = "create"
     GROW = "grow"
     DELETE_RECORDS = "delete records"
+    BEGIN_TRANSACTIONS = "begin with transactions"
+    """A producer takes over its transactional id."""
+    TRANSACTION_OFFSETS = "offsets of a transaction"
+    END_TRANSACTION = "end a transaction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,10 @@ class LoseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Of writes: nothing happens until the test says so; see `Write`. `appended`: only the acknowledgement waits."""
+    """Of writes: nothing happens until the test says so; see `Write`. `appended`: only the acknowledgement waits.
+
+    Of the end of a transaction: it is decided and answered, and its markers wait; see `OngoingTransaction`.
+    """
 
     appended: bool = False
 

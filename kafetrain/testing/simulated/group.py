@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kafetrain.client.ports import Committed, NotOwnerError
 from kafetrain.record import TopicPartition
 
-__all__ = ["Group", "Member", "names_of"]
+__all__ = ["Group", "Member", "Membership", "names_of"]
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +33,15 @@ class Member:
     """Its heartbeats have stopped."""
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """As a member knows it, which may be out of date."""
+
+    group: str
+    member: Member
+    generation: int
+
+
 class Group:
     """Not thread-safe: the cluster's mutex guards it. `partitions_of` a topic; times are the clock's, monotonic."""
 
@@ -44,6 +53,8 @@ class Group:
         self.rebalancing = False
         self._wait_until = 0.0
         self.committed: dict[TopicPartition, Committed] = {}
+        self._pending: dict[int, dict[TopicPartition, Committed]] = {}
+        """Offsets by the transactions that they are committed with, should these be."""
 
     def join(self, member: Member) -> None:
         """A new member, or one that has given its partitions up."""
@@ -81,11 +92,28 @@ class Group:
 
     def commit(self, member: Member, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         """Fenced by membership and generation; a member may still commit while the group waits for it."""
-        if self.members.get(member.id) is not member or member.generation != self.generation:
+        self._check(member, member.generation)
+        self.committed |= next_offsets
+
+    def commit_later(self, by: Membership, transaction: int, next_offsets: Mapping[TopicPartition, Committed]) -> None:
+        """As `commit`, by a transaction: they count once that is committed."""
+        self._check(by.member, by.generation)
+        self._pending.setdefault(transaction, {}).update(next_offsets)
+
+    def end_transaction(self, transaction: int, *, commit: bool) -> None:
+        offsets = self._pending.pop(transaction, {})
+        if commit:
+            self.committed |= offsets
+
+    def is_stable(self, place: TopicPartition) -> bool:
+        """No transaction that is not over may still move the committed offset."""
+        return not any(place in offsets for offsets in self._pending.values())
+
+    def _check(self, member: Member, generation: int) -> None:
+        if self.members.get(member.id) is not member or generation != self.generation:
             raise NotOwnerError(
                 f"not committed: {member.id} is no member of {self.name} in generation {self.generation}"
             )
-        self.committed |= next_offsets
 
     def _begin_generation(self) -> None:
         self.rebalancing = False

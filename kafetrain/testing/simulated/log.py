@@ -6,7 +6,7 @@ Offsets are given once. Compaction, deletion and transaction markers leave gaps,
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -96,16 +96,28 @@ class PartitionLog:
         del self._records[: self._index(self.begin_offset)]
 
     def compact(self, before: int) -> int:
-        """Of each key, keep the last record of those below `before`. Returns how many vanished."""
-        last = {record.key: record.offset for record in self._records if record.offset < before}
-        return self._drop(lambda r: r.offset < before and r.key is not None and last[r.key] != r.offset)
+        """Of each key, keep the last record of those below `before`. Returns how many vanished.
+
+        Never from an open transaction on; what was aborted supersedes nothing, and vanishes.
+        """
+        before = min(before, self.last_stable_offset)
+        last = {record.key: record.offset for record in self._counting() if record.offset < before}
+        return self._drop(
+            lambda r: (
+                r.offset < before
+                and (r.transaction in self._aborted or (r.key is not None and last[r.key] != r.offset))
+            )
+        )
 
     def remove_tombstones(self, before: int) -> int:
         """Those below `before` that are their key's oldest record. Returns how many vanished."""
-        first: dict[bytes | None, int] = {}
-        for record in self._records:
+        before, first = min(before, self.last_stable_offset), dict[bytes | None, int]()
+        for record in self._counting():
             first.setdefault(record.key, record.offset)
-        return self._drop(lambda r: r.offset < before and r.value is None and first[r.key] == r.offset)
+        return self._drop(lambda r: r.offset < before and r.value is None and first.get(r.key) == r.offset)
+
+    def _counting(self) -> Iterator[SimulatedRecord]:
+        return (record for record in self._records if record.transaction not in self._aborted)
 
     def _drop(self, vanishes: Callable[[SimulatedRecord], bool]) -> int:
         kept = [record for record in self._records if not vanishes(record)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class Write:
         self.deadline = deadline
         self.offset: int | None = None
         """Where it was appended; None: it was not."""
+        self.refusal: ClientError | None = None
+        """Why it cannot be appended: of a transaction that is over."""
         self.is_held = False
 
     def land(self) -> None:
@@ -50,12 +53,24 @@ class Write:
 
 
 class SimulatedProducer:
-    """A `ProducerPort`. A future ends on the thread that lets its write end: the sender's, or the test's."""
+    """A `ProducerPort`. A future ends on the thread that lets its write end: the sender's, or the test's.
 
-    def __init__(self, core: ClusterCore, instance: Instance, *, delivery_timeout_s: float) -> None:
+    `append`: what appends a record and returns its offset, or refuses it with a `ClientError`; called with the
+    cluster's mutex held.
+    """
+
+    def __init__(
+        self,
+        core: ClusterCore,
+        instance: Instance,
+        *,
+        delivery_timeout_s: float,
+        append: Callable[[OutgoingRecord], int] | None = None,
+    ) -> None:
         self._core, self.instance, self._delivery_timeout_s = core, instance, delivery_timeout_s
         self.open: list[Write] = []
         """In the order of the calls."""
+        self._append = append or self._append_here
         self._is_closed = False
         instance.on_silence.append(self._fall_silent)
         instance.on_voice.append(self.go_on)
@@ -96,6 +111,11 @@ class SimulatedProducer:
             elif now >= write.deadline:
                 write.fail()
 
+    @property
+    def is_over(self) -> bool:
+        """Closed, and nothing of it is open."""
+        return self._is_closed and not self.open
+
     # For `Write`
 
     def up_to(self, write: Write) -> list[Write]:
@@ -106,8 +126,11 @@ class SimulatedProducer:
     def land(self, write: Write) -> None:
         with self._core.mutex:
             for other in self.up_to(write):
-                if other.offset is None:
-                    other.offset = self._append(other.record)
+                if other.offset is None and other.refusal is None:
+                    try:
+                        other.offset = self._append(other.record)
+                    except ClientError as error:
+                        other.refusal = error
         self._core.wake()
 
     def end(self, write: Write, error: ClientError | None = None) -> None:
@@ -116,7 +139,7 @@ class SimulatedProducer:
                 return
             self.open.remove(write)
         if error is not None or write.offset is None:
-            write.future.set_exception(error or ClientError("never appended (simulated)"))
+            write.future.set_exception(error or write.refusal or ClientError("never appended (simulated)"))
         else:
             write.future.set_result(write.offset)
         self._core.wake()
@@ -156,7 +179,7 @@ class SimulatedProducer:
             return RecordTooLargeForClientError(f"sending to {record.topic}: {size} bytes, {limit} are allowed")
         return None
 
-    def _append(self, record: OutgoingRecord) -> int:
+    def _append_here(self, record: OutgoingRecord) -> int:
         timestamp = self._core.clock.now_ms() if record.timestamp_ms is None else record.timestamp_ms
         headers = [(name, value or b"") for name, value in record.headers]
         log = self._core.log(TopicPartition(record.topic, record.partition))
