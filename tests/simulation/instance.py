@@ -10,24 +10,45 @@ from datetime import timedelta
 from functools import partial
 
 from kafetrain import ErrorTracker, Settings
-from kafetrain.client.ports import ClientError
 from kafetrain.consumer.middleware import ErrorHandlingMiddleware, compose_for_successes
 from kafetrain.consumer.source_loop import SourceLoop
 from kafetrain.errors import KafetrainError
 from kafetrain.record import Handler
 from kafetrain.retry.loop import RetryLoop
 from kafetrain.testing.simulated import SimulatedClient, SimulatedClock
+from kafetrain.testing.simulated.consumer import SimulatedConsumer
 from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.parts import Parts
 from kafetrain.tracker.state import Side
-from tests.simulation.stepped import InstanceClock, SteppedExecutor, SteppedWorkers
+from kafetrain.tracker.transactor import Transactor
+from tests.simulation.stepped import (
+    InstanceClock,
+    PausingCondition,
+    PausingEvent,
+    SteppedExecutor,
+    SteppedThread,
+    SteppedWorkers,
+)
 
 __all__ = ["COMPONENTS", "SimulatedInstance"]
 
 PATIENT_FOR = 10
 """Looks at the clock while it stops, after which `shutdown_timeout` is over."""
 
-COMPONENTS = ("source", "source workers", "retry", "retry workers", "reader", "writes", "lookups")
+COMPONENTS = (
+    "source",
+    "source workers",
+    "retry",
+    "retry workers",
+    "reader",
+    "writes",
+    "lookups",
+    "source transactions",
+    "retry transactions",
+)
+
+TRANSACTION_STEPS = 4
+"""Of each transaction thread in one round: it pauses at each request."""
 
 
 class SimulatedInstance:
@@ -47,17 +68,18 @@ class SimulatedInstance:
         self.error: BaseException | None = None
         """What ended it."""
         self.left_out: frozenset[str] = frozenset()
-        """Components that `round` does not step: it never joins the group of a loop that is left out."""
+        """Components that are never stepped: it never joins the group of a loop that is left out."""
         tracker = self.tracker = ErrorTracker(settings, client=client, clock=self._clock)
         for side in Side:
             tracker.track_by_assignment(side)
         state = tracker.state
+        state.changed = PausingCondition(state.mutex)
         parts = self.parts = Parts(client, state, settings, self._clock, tracker._hooks, max_wait=timedelta(0))
         tracker._parts, tracker.submit = parts, parts.source.submit
         prepared = prepare_topics(parts.admin, settings, topic, clock=self._clock, wait=clock.advance)
         state.add_topic(prepared)
         self.source_workers, self.retry_workers = SteppedWorkers(), SteppedWorkers()
-        self.lookups = SteppedExecutor(self._read_to_end)
+        self.lookups = SteppedExecutor()
         middlewares = (ErrorHandlingMiddleware(tracker),)
         self.source = SourceLoop(
             [topic],
@@ -78,6 +100,15 @@ class SimulatedInstance:
             state,
             client.reader,
         )
+        self.consumers: dict[str, SimulatedConsumer] = {
+            side: consumer
+            for side, consumer in (("source", self.source._consumer), ("retry", self.retry._consumer))
+            if isinstance(consumer, SimulatedConsumer)
+        }
+        self._transactions: dict[str, SteppedThread] = {}
+        for name, transactor in (("source", self.source._transactor), ("retry", self.retry._transactor)):
+            if transactor is not None:
+                self._transactions[f"{name} transactions"] = _stepped(transactor)
         self._steps: dict[str, Callable[[], None]] = {
             "source": self.source.step,
             "source workers": self.source_workers.step,
@@ -85,21 +116,35 @@ class SimulatedInstance:
             "retry workers": self.retry_workers.step,
             "reader": parts.reader.step,
             "writes": parts.sequencer.step,
-            "lookups": self.lookups.step,
+            "lookups": self.lookups.go_on,
+            **{name: thread.go_on for name, thread in self._transactions.items()},
         }
 
     def step(self, component: str) -> None:
         """Raises nothing: see `error`."""
+        if component in self.left_out or component not in self._steps:
+            return
         try:
             self._steps[component]()
         except KafetrainError as error:
             self.error = error
 
     def round(self) -> None:
-        """Every component once, until one fails."""
+        """Every component once, and each transaction a few steps, until one fails."""
         for component in COMPONENTS:
-            if self.error is None and component not in self.left_out:
-                self.step(component)
+            for _ in range(TRANSACTION_STEPS if component in self._transactions else 1):
+                if self.error is None:
+                    self.step(component)
+
+    def set_wall_clock(self, off: timedelta) -> None:
+        """`off` from the others', either way."""
+        self._clock.wall_off_ms = round(off.total_seconds() * 1000)
+
+    def end(self) -> None:
+        """Its process ends: so do its threads, wherever they are."""
+        for thread in self._transactions.values():
+            thread.end()
+        self.lookups.end()
 
     def stop(self, meanwhile: Callable[[], None]) -> None:
         """In good order, as far as `shutdown_timeout` allows. `meanwhile`: what goes on while it waits, a second at a
@@ -115,6 +160,9 @@ class SimulatedInstance:
             if looks > PATIENT_FOR:
                 self._clock.ahead_s += self.settings.shutdown_timeout.total_seconds()
             self.parts.sequencer.step()
+            for thread in self._transactions.values():
+                thread.go_on()
+            self.lookups.go_on()
             self.source_workers.step()
             self.retry_workers.step()
             self._shared_clock.advance(1)
@@ -138,14 +186,10 @@ class SimulatedInstance:
         tables = self.tracker.state.tables.values()
         return min(((table.rebuilt or table).next_offset for table in tables), default=None)
 
-    def _read_to_end(self) -> None:
-        """What a purge would wait for, in a thread of its own."""
-        for _ in range(200):
-            tables = self.tracker.state.tables.items()
-            try:
-                ends = self.parts.admin.end_offsets([place for place, _ in tables])
-            except ClientError:
-                return
-            if all(table.next_offset >= ends[place] for place, table in tables):
-                return
-            self.step("reader")
+
+def _stepped(transactor: Transactor) -> SteppedThread:
+    """Its thread, which the package's fixture has put there; it waits nowhere in real time."""
+    transactor._wait_s, transactor._stopping = 0.0, PausingEvent()
+    thread = transactor._thread
+    assert isinstance(thread, SteppedThread)
+    return thread

@@ -13,13 +13,18 @@ from datetime import timedelta
 from typing import Any
 
 from kafetrain import ConstantBackoff, Pause, Settings
-from kafetrain.record import Record, get_retry_attempt
-from kafetrain.testing.events import Place, Standing, Written
+from kafetrain.core.control import Action
+from kafetrain.record import Record, RetryHeader, get_retry_attempt, header
+from kafetrain.testing.events import Place, Standing, Written, chain_of
 from kafetrain.testing.journal import Journal
-from kafetrain.testing.promises import Promise, all_promises
+from kafetrain.testing.promises import Promise
 from kafetrain.testing.simulated import Hold, Refuse, Request, Script, SimulatedClock, SimulatedCluster, Write
 from kafetrain.topics import AuxiliaryTopics
+from tests.simulation.expectations import Expectations
+from tests.simulation.further_promises import Zombies
 from tests.simulation.instance import SimulatedInstance
+from tests.simulation.operators import Operator
+from tests.simulation.stepped import pause
 
 __all__ = ["TOPIC", "Plan", "Sim"]
 
@@ -28,6 +33,7 @@ BACKOFF = timedelta(seconds=10)
 PAUSE_S = 5.0
 PATIENCE = timedelta(hours=20)
 FOREVER_S = 1e9
+TRANSACTION_S = 10.0
 ROUNDS = 400
 
 
@@ -64,13 +70,24 @@ class Sim:
         **settings: Any,
     ) -> None:
         self.clock, self.say, self._changes = SimulatedClock(), say, settings
-        self.cluster = SimulatedCluster(self.clock, threads=False, rebalance_timeout_s=FOREVER_S)
+        self.cluster = SimulatedCluster(
+            self.clock,
+            threads=False,
+            rebalance_timeout_s=FOREVER_S,
+            transaction_timeout_s=TRANSACTION_S,
+            meanwhile=pause,
+        )
         self.cluster.create_topic(TOPIC, partitions)
         self.partitions = partitions
         self.groups = groups
         self._settings: dict[str, Settings] = {}
         self.names = AuxiliaryTopics.of(self.settings(groups[0]), TOPIC)
-        promised = promises or (lambda group: all_promises(TOPIC, lambda place: place in self.dead(group)))
+        self.zombies = Zombies()
+        self._keys: dict[Place, bytes | None] = {}
+        self.expectations = {
+            group: Expectations(self.cluster, self.settings(group), TOPIC, self.zombies, self._keys) for group in groups
+        }
+        promised = promises or (lambda group: self.expectations[group].promises())
         self.journals = {group: Journal(promises=promised(group)) for group in groups}
         self.written: list[Written] = []
         self.plans: dict[Place, Plan] = {}
@@ -85,7 +102,8 @@ class Sim:
         self._paused_until = 0.0
         self._numbers: defaultdict[str, int] = defaultdict(int)
         self._assignments: dict[str, object] = {}
-        self._dead: dict[str, tuple[int, dict[Place, str]]] = {}
+        for group in groups:  # before the next: an operator's writes are not held
+            self.cluster.on(Request.PRODUCE, lambda asked: None, client=_operator_of(group), times=None)
         if hold_writes:
             self.cluster.on(Request.PRODUCE, Hold(), times=None)
 
@@ -109,6 +127,7 @@ class Sim:
     def write(self, key: bytes | None, plan: Plan = Plan(), partition: int = 0) -> Written:
         (record,) = self.cluster.write(TOPIC, key, b"v", partition=partition)
         self.written.append(record)
+        self._keys[record.place] = key
         self.plans[record.place] = plan
         for journal in self.journals.values():
             journal.wrote([record])
@@ -160,6 +179,30 @@ class Sim:
         self.killed.clear()
         self._interrupted()
 
+    def expire(self, instance: SimulatedInstance) -> None:
+        """Its sessions end, and it does not know: a zombie, until its next polls."""
+        self.zombies.add(instance)
+        self.cluster.expire(instance.name)
+        for journal in self.journals.values():
+            journal.interrupted(instance.name)
+        self._interrupted()
+        self.check()
+
+    def operate(
+        self, group: str, action: Action, key: bytes | None, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
+        """An operator's command, for one key or for all. `meanwhile`: what happens between its look and its writes."""
+        name, settings = _operator_of(group), self.settings(group)
+        operator = Operator(name, settings, TOPIC, self.cluster, self.clock, self._let_transactions_end)
+        if (plan := operator.plan(action, key)) is not None:
+            meanwhile()
+            self.say(f"    {group}: an operator asks {len(plan.targets)} times for {action.value}")
+            for target in plan.targets if action is Action.REPLAY else ():
+                chain = chain_of(target.id.partition, target.id.offset, target.key)
+                self.expectations[group].replay(chain, appended=target.action is Action.APPEND)
+            operator.carry_out(plan)
+        operator.close()
+
     def finish(self, running: Running) -> None:
         """The handler's future ends as its plan says. One of an instance that is gone ends unheard."""
         self.running.remove(running)
@@ -173,6 +216,12 @@ class Sim:
     def acknowledge_all(self, instance: str | None = None) -> None:
         for write in self.cluster.in_flight(instance):
             write.acknowledge()
+
+    def finish_transactions(self) -> None:
+        """Those that are decided."""
+        for transaction in self.cluster.transactions():
+            if transaction.decided is not None:
+                transaction.finish()
 
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -193,6 +242,22 @@ class Sim:
     def catch_up(self) -> None:
         while self.lags:
             self.lags.pop().stop()
+
+    def set_wall_clock(self, instance: SimulatedInstance, off: timedelta) -> None:
+        """`off` from the others', either way, and two minutes at most."""
+        instance.set_wall_clock(off)
+        if self._paused_until > self.clock.monotonic():
+            self._paused_until += 240
+
+    def repeat_retry_record(self, at: int) -> None:
+        """One that is there comes once more, as where a writer did not learn that it had come."""
+        if self.names.retry not in self.cluster.topics():
+            return
+        records = [record for record in self.cluster.read(self.names.retry) if header(record, RetryHeader.ID)]
+        if records:
+            record = records[at % len(records)]
+            headers, partition = list(record.headers), record.partition
+            self.cluster.write(self.names.retry, record.key, record.value, partition=partition, headers=headers)
 
     def grow(self) -> None:
         """One more partition of the source topic."""
@@ -230,7 +295,11 @@ class Sim:
                 self.start(group)
         self.expire_killed()
         self.catch_up()
+        self.finish_transactions()
         self.flow()
+        if self.cluster.transactions():  # of one that was killed: until it is aborted
+            self.advance(TRANSACTION_S)
+            self.flow()
         self.advance(max(1.1, self._paused_until - self.clock.monotonic()))
         self.flow(6)
 
@@ -256,21 +325,18 @@ class Sim:
         for group, journal in self.journals.items():
             journal.at_rest(self.standing(group))
 
+    def close(self) -> None:
+        """No thread is left."""
+        for instance in self.instances.values():
+            instance.end()
+
     def check(self) -> None:
+        for expected in self.expectations.values():
+            expected.look()
         for journal in self.journals.values():
             journal.check()
 
     # Where things stand
-
-    def dead(self, group: str) -> dict[Place, str]:
-        """Records in the dead-letter topic."""
-        if self.names.dlq not in self.cluster.topics():
-            return {}
-        end = sum(self.cluster.end_offsets(self.names.dlq).values())
-        known = self._dead.get(group)
-        if known is None or known[0] != end:
-            known = self._dead[group] = (end, self.cluster.dead_places(self.names.dlq, group))
-        return known[1]
 
     def standing(self, group: str) -> Standing:
         return self.cluster.standing(self.settings(group), TOPIC, self.written, lambda name: name.split(".")[0])
@@ -299,8 +365,15 @@ class Sim:
             raise ValueError("planned")
         return None
 
+    def _let_transactions_end(self) -> None:
+        """While somebody waits for them to be over."""
+        if self.cluster.transactions():
+            self.finish_transactions()
+            self.advance(0.5)
+
     def _look(self, instance: SimulatedInstance) -> None:
         """After a step: has it ended, have partitions moved, did a promise break?"""
+        self.zombies.look(instance)
         if instance.error is not None:
             self.say(f"    {instance.name} ends: {type(instance.error).__name__}: {instance.error}")
             instance.stop(lambda: self.acknowledge_all(instance.name))
@@ -312,6 +385,8 @@ class Sim:
         if self.is_stopped:  # it could not leave its groups
             self.killed.add(instance.name)
         self.cluster.kill(instance.name)
+        instance.end()
+        self.zombies.forget(instance.name)
         self.instances.pop(instance.name, None)
         self.running = [running for running in self.running if running.instance != instance.name]
         for journal in self.journals.values():
@@ -337,3 +412,8 @@ class Sim:
     def _fingerprint(self) -> object:
         ends = [self.cluster.end_offsets(topic) for topic in self.cluster.topics()]
         return sorted(self.instances), ends, sum(len(journal.events) for journal in self.journals.values())
+
+
+def _operator_of(group: str) -> str:
+    """By the names of its instances: what it writes is its group's."""
+    return f"{group}.operator"

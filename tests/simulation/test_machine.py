@@ -5,6 +5,7 @@ A failing run is shrunk, and printed as the calls that lead to it, with what the
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,13 +13,19 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from kafetrain.core.control import Action
+from kafetrain.testing.simulated import Fault, Hold, LoseAnswer, Refuse, Request
 from tests.simulation.instance import COMPONENTS, SimulatedInstance
+from tests.simulation.operators import OPERATIONS
 from tests.simulation.sim import Plan, Sim
 
 KEYS = (b"a", b"a", b"b", None)
 MOST_INSTANCES = 3
 MOST_RECORDS = 14
 SESSION_S = 50.0
+BETWEEN_POLLS = [name for name in COMPONENTS if name not in ("source", "retry")]
+FAULTS: list[Fault] = [Refuse(), LoseAnswer(), Hold()]
+TRANSACTION_REQUESTS = [Request.BEGIN_TRANSACTIONS, Request.TRANSACTION_OFFSETS, Request.END_TRANSACTION]
 which = st.integers(min_value=0, max_value=7)
 plans = st.builds(
     Plan, fails=st.sampled_from([0, 0, 0, 1, 1, 2, 3]), slow=st.booleans(), pauses=st.sampled_from([0, 0, 0, 1])
@@ -26,7 +33,7 @@ plans = st.builds(
 
 
 class Machine(RuleBasedStateMachine):
-    """One group, at-least-once, no zombies: everything must hold."""
+    """One group, at least once: everything must hold, but for the order of the keys that zombies touch."""
 
     partitions = 2
     groups: tuple[str, ...] = ("g",)
@@ -36,18 +43,29 @@ class Machine(RuleBasedStateMachine):
         concurrency=st.sampled_from([4, 1]),
         free_on_dlq=st.booleans(),
         held=st.sampled_from([10_000, 3]),
+        max_retries=st.sampled_from([2, 2, 2, 0]),
         records=st.lists(st.tuples(st.sampled_from(KEYS), plans), max_size=4),
         slow_first=st.booleans(),
     )
     def begin(
-        self, concurrency: int, free_on_dlq: bool, held: int, records: list[tuple[bytes | None, Plan]], slow_first: bool
+        self,
+        concurrency: int,
+        free_on_dlq: bool,
+        held: int,
+        max_retries: int,
+        records: list[tuple[bytes | None, Plan]],
+        slow_first: bool,
     ) -> None:
         """`slow_first`: while the first record runs, nothing of its partition can be committed."""
         self.sim = Sim(
             partitions=self.partitions,
             groups=self.groups,
             say=note,
-            **{"concurrency": concurrency, "free_on_dlq": free_on_dlq, "max_held_records": held, **self.changes},
+            concurrency=concurrency,
+            free_on_dlq=free_on_dlq,
+            max_held_records=held,
+            max_retries=max_retries,
+            **self.changes,
         )
         for group in self.groups:
             self.sim.start(group)
@@ -57,7 +75,10 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "sim"):
-            self.sim.drain()
+            try:
+                self.sim.drain()
+            finally:
+                self.sim.close()
 
     # The world outside
 
@@ -168,10 +189,58 @@ class Machine(RuleBasedStateMachine):
             if instance.name in self.sim.instances:
                 self.sim.round(instance)
 
+    @precondition(lambda self: self.sim.instances)
+    @rule(at=which, rounds=st.integers(0, 4), then=st.lists(st.sampled_from(BETWEEN_POLLS), max_size=4))
+    def sleep_past_the_session(self, at: int, rounds: int, then: list[str]) -> None:
+        """As in a suspended machine: its groups give it up, the others go on, and it wakes without knowing."""
+        zombie = self._instance(at)
+        self.sim.expire(zombie)
+        for other in [other for other in self.sim.instances.values() if other is not zombie]:
+            for _ in range(rounds):
+                if other.name in self.sim.instances:
+                    self.sim.round(other)
+                    self.sim.acknowledge_all(other.name)
+        for component in then:
+            if zombie.name in self.sim.instances:
+                self.sim.step(zombie, component)
+
     @precondition(lambda self: self.sim.killed)
     @rule()
     def sessions_of_the_killed_end(self) -> None:
         self.sim.expire_killed()
+
+    # Operators
+
+    @rule(
+        at=which,
+        action=st.sampled_from(OPERATIONS),
+        key=st.sampled_from([None, *KEYS]),
+        rounds=st.integers(0, 3),
+        killed=st.booleans(),
+    )
+    def operate(self, at: int, action: Action, key: bytes | None, rounds: int, killed: bool) -> None:
+        """What it asks for is planned, then the others go on, or one is killed, and then it is asked for."""
+
+        def meanwhile() -> None:
+            self.sim.flow(rounds, finishing=False)
+            if killed and self.sim.instances:
+                self.sim.kill(self._instance(at), landing=1)
+
+        self.sim.operate(self.groups[at % len(self.groups)], action, key, meanwhile)
+
+    # Transactions
+
+    @precondition(lambda self: "delivery" in self.changes)
+    @rule(fault=st.sampled_from(FAULTS), request=st.sampled_from(TRANSACTION_REQUESTS))
+    def a_transaction_goes_wrong(self, fault: Fault, request: Request) -> None:
+        """The next request of one is refused, or done and not answered; or its markers come late."""
+        self.sim.cluster.on(request, fault)
+
+    @precondition(lambda self: any(t.decided is not None for t in self.sim.cluster.transactions()))
+    @rule(at=which)
+    def a_marker_is_written(self, at: int) -> None:
+        decided = [t for t in self.sim.cluster.transactions() if t.decided is not None]
+        decided[at % len(decided)].write_marker()
 
     # Brokers and logs
 
@@ -202,6 +271,16 @@ class Machine(RuleBasedStateMachine):
         self.sim.advance(seconds)
         self.sim.start_brokers()
 
+    @precondition(lambda self: self.sim.instances)
+    @rule(at=which, off=st.sampled_from([timedelta(minutes=-2), timedelta(0), timedelta(minutes=2)]))
+    def a_wall_clock_is_set(self, at: int, off: timedelta) -> None:
+        self.sim.set_wall_clock(self._instance(at), off)
+
+    @precondition(lambda self: "delivery" not in self.changes)
+    @rule(at=which)
+    def a_retry_record_comes_twice(self, at: int) -> None:
+        self.sim.repeat_retry_record(at)
+
     @rule()
     def compact(self) -> None:
         self.sim.compact()
@@ -213,6 +292,12 @@ class Machine(RuleBasedStateMachine):
     def _instance(self, at: int) -> SimulatedInstance:
         names = sorted(self.sim.instances)
         return self.sim.instances[names[at % len(names)]]
+
+
+class TransactionalMachine(Machine):
+    """Writes are transactions: zombies change nothing either, and nothing is in a topic twice."""
+
+    changes = {"delivery": "transactional"}  # noqa: RUF012 - never changed
 
 
 class GrowingMachine(Machine):
@@ -241,7 +326,9 @@ class SharedPartitionMachine(Machine):
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("machine", [Machine, GrowingMachine, TwoGroupsMachine, SharedPartitionMachine])
+@pytest.mark.parametrize(
+    "machine", [Machine, TransactionalMachine, GrowingMachine, TwoGroupsMachine, SharedPartitionMachine]
+)
 def test_promises_hold_whatever_happens(machine: type[Machine]) -> None:
     profile = settings.default
     if profile is None or settings.get_current_profile_name() != "long":
