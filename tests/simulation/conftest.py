@@ -5,7 +5,7 @@ Where nothing else is said, it looks at the same runs each time; `--hypothesis-p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from kafetrain.retry import loop
 from kafetrain.topic_setup import PreparedTopics, prepare_topics
 from kafetrain.tracker import reader, transactor
+from tests.simulation.sim import Sim
 from tests.simulation.stepped import ImpatientClock, PausingSequencer, SteppedThread, result_of
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -44,6 +45,20 @@ def _loops_never_wait() -> Iterator[None]:
         patch.setattr(transactor, "LoopThread", SteppedThread)
         patch.setattr(transactor, "Sequencer", PausingSequencer)
         yield
+
+
+@pytest.fixture(params=["at-least-once", "transactional"])
+def new_sim(request: pytest.FixtureRequest) -> Iterator[Callable[..., Sim]]:
+    """Makes a `Sim` with these settings, of either delivery."""
+    sims: list[Sim] = []
+
+    def new(**settings: Any) -> Sim:
+        sims.append(Sim(delivery=request.param, **settings))
+        return sims[-1]
+
+    yield new
+    for sim in sims:
+        sim.close()
 
 
 def _prepare_at_once(*args: Any, clock: Any) -> PreparedTopics:

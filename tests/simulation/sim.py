@@ -14,7 +14,7 @@ from typing import Any
 
 from kafetrain import ConstantBackoff, Pause, Settings
 from kafetrain.core.control import Action
-from kafetrain.record import Record, RetryHeader, get_retry_attempt, header
+from kafetrain.record import Headers, Record, RetryHeader, get_retry_attempt, header
 from kafetrain.testing.events import Place, Standing, Written, chain_of
 from kafetrain.testing.journal import Journal
 from kafetrain.testing.promises import Promise
@@ -124,8 +124,8 @@ class Sim:
 
     # What happens
 
-    def write(self, key: bytes | None, plan: Plan = Plan(), partition: int = 0) -> Written:
-        (record,) = self.cluster.write(TOPIC, key, b"v", partition=partition)
+    def write(self, key: bytes | None, plan: Plan = Plan(), partition: int = 0, headers: Headers = ()) -> Written:
+        (record,) = self.cluster.write(TOPIC, key, b"v", partition=partition, headers=headers)
         self.written.append(record)
         self._keys[record.place] = key
         self.plans[record.place] = plan
@@ -274,6 +274,16 @@ class Sim:
             read_to = [instance.read_to for instance in self.instances.values()]
             before = min((at for at in read_to if at is not None), default=None)
             self.cluster.remove_tombstones(self.names.redirect, before=before)
+
+    def come_to_write(self, topic: str) -> Write:
+        """All go on and are acknowledged, until something is to be written to the topic: that stays in flight."""
+        for _ in range(ROUNDS):
+            if found := self.writes(topic):
+                return found[0]
+            for instance in tuple(self.instances.values()):
+                self.acknowledge_all(instance.name)
+                self.round(instance)
+        raise AssertionError(f"nothing is written to {topic}")
 
     # To the end
 
