@@ -46,6 +46,7 @@ class Machine(RuleBasedStateMachine):
         max_retries=st.sampled_from([2, 2, 2, 0]),
         records=st.lists(st.tuples(st.sampled_from(KEYS), plans), max_size=4),
         slow_first=st.booleans(),
+        dead_first=st.booleans(),
     )
     def begin(
         self,
@@ -55,8 +56,10 @@ class Machine(RuleBasedStateMachine):
         max_retries: int,
         records: list[tuple[bytes | None, Plan]],
         slow_first: bool,
+        dead_first: bool,
     ) -> None:
-        """`slow_first`: while the first record runs, nothing of its partition can be committed."""
+        """`slow_first`: while the first record runs, nothing of its partition can be committed. `dead_first`: key `a`
+        has a dead letter already."""
         self.sim = Sim(
             partitions=self.partitions,
             groups=self.groups,
@@ -70,6 +73,11 @@ class Machine(RuleBasedStateMachine):
         for group in self.groups:
             self.sim.start(group)
         self.sim.settle()
+        if dead_first:
+            self.sim.write(b"a", Plan(fails=max_retries + 1))
+            for _ in range(max_retries + 1):
+                self.sim.advance(11.0)
+                self.sim.settle()
         for key, plan in [(b"slow", Plan(slow=True))] * slow_first + records:
             self.sim.write(key, plan)
 
