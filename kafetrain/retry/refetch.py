@@ -26,6 +26,7 @@ class Refetcher:
         self._open_reader = open_reader
         self._reader: ConsumerPort | None = None
         self._assigned: frozenset[TopicPartition] = frozenset()
+        self._has_jumped = False
 
     def fetch(
         self, wanted: Mapping[TopicPartition, Mapping[int, Held]], timeout: timedelta
@@ -44,10 +45,16 @@ class Refetcher:
         try:
             batches = self._reader.poll(timeout)
         except OffsetOutOfRangeError as error:
+            if not self._has_jumped:  # to read through a gap, it stood at what has been purged since
+                for place, offsets in wanted.items():
+                    self._reader.seek(place, min(offsets))
+                self._has_jumped = True
+                return
             raise FatalError(
                 f"records that still wait were deleted from the retry topic: {error}. Its retention must be unlimited "
                 f"(`kafetrain topics verify`), and nobody may delete records above the committed offset."
             ) from None
+        self._has_jumped = False
         for place, records in batches.items():
             for record in records:
                 held = wanted[place].get(record.offset)
