@@ -1,6 +1,7 @@
 """A cluster, instances of one application, plans for its records, and the promises: all in one thread, step by step.
 
 Time stands still unless it is told to go on, and writes wait in flight until they are let land or are acknowledged.
+One long file: each method is something that happens to the same few instances, and is looked at in the same way.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from kafetrain import ConstantBackoff, Pause, Settings
 from kafetrain.core.control import Action
+from kafetrain.errors import RestoreTimeoutError, WriteFailedError
 from kafetrain.record import Headers, Record, RetryHeader, get_retry_attempt, header
 from kafetrain.testing.events import Place, Standing, Written, chain_of
 from kafetrain.testing.journal import Journal
@@ -35,6 +37,8 @@ PATIENCE = timedelta(hours=20)
 FOREVER_S = 1e9
 TRANSACTION_S = 10.0
 ROUNDS = 400
+MAY_END = (RestoreTimeoutError, WriteFailedError)
+"""What ends an instance: brokers that do not answer, or not in time."""
 
 
 @dataclass(frozen=True)
@@ -386,6 +390,7 @@ class Sim:
         self.zombies.look(instance)
         if instance.error is not None:
             self.say(f"    {instance.name} ends: {type(instance.error).__name__}: {instance.error}")
+            assert isinstance(instance.error, MAY_END), f"{instance.name} ended: {instance.error!r}"
             instance.stop(lambda: self.acknowledge_all(instance.name))
             self._gone(instance)
         self._interrupted()
