@@ -41,8 +41,8 @@ from kafetrain.retriable import decide
 __all__ = ["Settings"]
 
 _PREFIX = "KAFETRAIN_"
-# Read by the test fixtures, so not unknown.
-_ELSEWHERE = ("KAFETRAIN_TEST", "KAFETRAIN_CACHE")
+# Read by the test fixtures and by apps, so not unknown.
+_ELSEWHERE = ("KAFETRAIN_TEST", "KAFETRAIN_CACHE", "KAFETRAIN_TOPICS", "KAFETRAIN_AUTO_COMMIT")
 _SECRET = frozenset({"sasl_password", "client_options"})
 _DAY = timedelta(days=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Protocol
 
+from kafetrain.client.by_kafka_python import by_kafka_python
 from kafetrain.client.kafka_python_cluster import ClusterClient
 from kafetrain.client.ports import Client
 from kafetrain.managed import ManagedProducer, Metadata, ProducerConfig
@@ -55,7 +56,7 @@ class KafkaBackend:
     middlewares: tuple[Middleware, ...] = ()
 
     def topic_names(self, settings: Settings) -> Collection[str]:
-        return ClusterClient(settings).topic_names()
+        return ClusterClient(by_kafka_python(settings)).topic_names()
 
     def adapted(self, settings: Settings) -> Settings:
         return settings

@@ -93,10 +93,10 @@ class _Layers:
             elif name == "topics":
                 value = _topics(value, origin(name))
             if name in _OPTIONS:
-                self.options[name] = _milliseconds(value, name, origin(name))
+                self._set_options({name: _milliseconds(value, name, origin(name))})
                 target = "client_options"
             elif name == "client_options":
-                self.options.update(_mapping(value, origin(name)))
+                self._set_options(_mapping(value, origin(name)))
             else:
                 self.values[target] = value
             is_named = name == target or name.upper() in origin(name)
@@ -104,10 +104,21 @@ class _Layers:
             earlier = self.origins.get(target, "")
             self.origins[target] = f"{earlier}, {said}" if target == "client_options" and earlier else said
 
+    def _set_options(self, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            self.options.pop(name, None)  # so that the order is that of the layers
+            self.options[name] = value
+
+    def _named_options(self) -> dict[str, Any]:
+        """By the client's names, which those of ours are already where it is kafka-python."""
+        if self.values.get("client") != "confluent":
+            return self.options
+        return {name.replace("_", ".") if name in _OPTIONS else name: value for name, value in self.options.items()}
+
     def settings(self, kind: type[Settings]) -> Settings:
         values = {name: value for name, value in self.values.items() if name not in _OWN}
         if self.options:
-            values["client_options"] = self.options
+            values["client_options"] = self._named_options()
         try:
             return kind(**values)
         except ConfigurationError as error:
@@ -149,7 +160,7 @@ def _of_kafka(variables: Mapping[str, _Variable]) -> dict[str, str]:
 
 
 def _of_kafetrain(variables: Mapping[str, _Variable]) -> dict[str, str]:
-    names: Iterable[str] = Settings.model_fields
+    names: Iterable[str] = (*Settings.model_fields, *_OWN)
     return {
         name: variables[f"KAFETRAIN_{name.upper()}"].text for name in names if f"KAFETRAIN_{name.upper()}" in variables
     }

@@ -43,6 +43,21 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True)
+class _Allowed:
+    """What this user may do, by name; None: the brokers do not tell. Topics that do not exist are absent."""
+
+    topics: Mapping[str, frozenset[str] | None]
+    groups: Mapping[str, frozenset[str] | None]
+
+    def hides(self, topic: str) -> bool:
+        operations = self.topics.get(topic)
+        return operations is not None and "DESCRIBE" not in operations
+
+    def hides_offsets(self, group: str) -> bool:
+        return self.groups.get(group) == frozenset()
+
+
 def examine(cluster: Cluster, settings: Settings, topics: Sequence[str]) -> Iterator[Finding]:
     """Brokers, versions, topics, permissions, lag. Raises `ConfigurationError` for names that cannot be topics."""
     names = [AuxiliaryTopics.of(settings, topic) for topic in topics]
@@ -64,13 +79,17 @@ def examine(cluster: Cluster, settings: Settings, topics: Sequence[str]) -> Iter
     try:
         described = cluster.describe()
         yield from _brokers(cluster, described, settings)
+        allowed = _Allowed(
+            cluster.topic_operations([name for topic in names for name in (topic.source, *topic.auxiliary)]),
+            cluster.group_operations((settings.group_id, settings.retry_group_id)),
+        )
         admin = cluster.admin()
         try:
             for topic in names:
-                yield from _topic(admin, settings, topic)
-            yield from _permissions(cluster, described, settings, names)
+                yield from _topic(admin, settings, topic, allowed)
+            yield from _permissions(allowed, described, settings, names)
             for topic in names:
-                yield from _lag(admin, settings, topic)
+                yield from _lag(admin, settings, topic, allowed)
         finally:
             admin.close()
     except ClientError as error:
@@ -110,11 +129,15 @@ def _brokers(cluster: Cluster, described: ClusterDescription, settings: Settings
             )
 
 
-def _topic(admin: AdminPort, settings: Settings, names: AuxiliaryTopics) -> Iterator[Finding]:
+def _topic(admin: AdminPort, settings: Settings, names: AuxiliaryTopics, allowed: _Allowed) -> Iterator[Finding]:
+    if hidden := [name for name in (names.source, *names.auxiliary) if allowed.hides(name)]:
+        text = f"{names.source} was not looked at: this user may not Describe {', '.join(hidden)}"
+        yield Finding("topics", WARNING, text)
+        return
     described = admin.describe_topics([names.source, *names.auxiliary])
     source = described.get(names.source)
     if source is None:
-        yield Finding("topics", WRONG, f"{names.source} does not exist, or this user may not describe it")
+        yield Finding("topics", WRONG, f"{names.source} does not exist")
         return
     yield Finding("topics", FINE, f"{names.source} has {source.partitions} partitions")
     missing = [name for name in names.auxiliary if name not in described]
@@ -128,25 +151,27 @@ def _topic(admin: AdminPort, settings: Settings, names: AuxiliaryTopics) -> Iter
 
 
 def _permissions(
-    cluster: Cluster, described: ClusterDescription, settings: Settings, names: Sequence[AuxiliaryTopics]
+    allowed: _Allowed, described: ClusterDescription, settings: Settings, names: Sequence[AuxiliaryTopics]
 ) -> Iterator[Finding]:
     needed: dict[str, tuple[str, ...]] = {}
     for topic in names:
         needed[topic.source] = ("READ", "DESCRIBE")
         needed[topic.retry] = needed[topic.redirect] = ("READ", "WRITE", "DESCRIBE")
         needed[topic.dlq] = ("WRITE", "DESCRIBE")
-    allowed = cluster.topic_operations(needed)
+    purged = {name for topic in names for name in (topic.retry, topic.redirect)}
     found: list[Finding] = []
     for name, operations in needed.items():
-        found += _lacking(f"topic {name}", operations, allowed.get(name))
-        if name in allowed:
-            found += _lacking(f"topic {name}", ("DESCRIBE_CONFIGS",), allowed[name], "it cannot be verified", WARNING)
-    groups = dict.fromkeys((settings.group_id, settings.retry_group_id), ("READ", "DESCRIBE"))
-    told = cluster.group_operations(groups)
-    for name, operations in groups.items():
-        found += _lacking(f"group {name}", operations, told.get(name))
-    if settings.auto_create_topics and needed.keys() - allowed.keys():
-        found += _lacking("the cluster", ("CREATE",), described.operations, "missing topics cannot be created", WARNING)
+        told = allowed.topics.get(name)
+        found += _lacking(f"topic {name}", operations, told)
+        if not allowed.hides(name):
+            found += _lacking(f"topic {name}", ("DESCRIBE_CONFIGS",), told, "it cannot be verified", WARNING)
+            if name in purged:
+                found += _lacking(f"topic {name}", ("DELETE",), told, "what is done is not purged", WARNING)
+    for name in (settings.group_id, settings.retry_group_id):
+        found += _lacking(f"group {name}", ("READ", "DESCRIBE"), allowed.groups.get(name))
+    if settings.auto_create_topics and needed.keys() - allowed.topics.keys():
+        so = "missing topics cannot be created, unless it may Create those of their names"
+        found += _lacking("the cluster", ("CREATE",), described.operations, so, WARNING)
     yield from found or [Finding("permissions", FINE, "nothing that is needed is forbidden, as far as brokers tell")]
 
 
@@ -161,10 +186,10 @@ def _lacking(
     return [Finding("permissions", level, text)] if missing else []
 
 
-def _lag(admin: AdminPort, settings: Settings, names: AuxiliaryTopics) -> Iterator[Finding]:
-    described = admin.describe_topics([names.source, names.retry])
+def _lag(admin: AdminPort, settings: Settings, names: AuxiliaryTopics, allowed: _Allowed) -> Iterator[Finding]:
+    described = admin.describe_topics([name for name in (names.source, names.retry) if not allowed.hides(name)])
     for group, topic in ((settings.group_id, names.source), (settings.retry_group_id, names.retry)):
-        if topic not in described:
+        if topic not in described or allowed.hides_offsets(group):
             continue
         places = [TopicPartition(topic, number) for number in range(described[topic].partitions)]
         committed, ends = admin.committed(group, places), admin.end_offsets(places)

@@ -72,7 +72,8 @@ def shown_values(configuration: Configuration) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     from kafetrain.durations import format_duration
 
-    if value is not None and any(word in name.lower().split("_") for word in _SECRET) and not isinstance(value, int):
+    words = name.lower().replace(".", "_").split("_")  # librdkafka's names have dots
+    if value is not None and any(word in words for word in _SECRET) and not isinstance(value, int):
         return _MASK
     if isinstance(value, timedelta):
         return format_duration(value)

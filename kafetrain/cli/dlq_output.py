@@ -84,7 +84,7 @@ class Summary:
         if not self.total:
             return
         typer.echo(f"{self.total} dead letters")
-        self._print("by reason", [(f"{s:<14} {r or '-'}", n) for (s, r), n in self.reasons.most_common()])
+        self._print("by reason", [(f"{safe(s):<14} {r or '-'}", n) for (s, r), n in self.reasons.most_common()])
         self._print("by key", [("(none)" if key is None else key, n) for key, n in self.keys.most_common()])
 
     def _print(self, title: str, rows: list[tuple[str, int]]) -> None:
@@ -171,7 +171,7 @@ def _row(letter: DeadLetter) -> str:
     return _LINE.format(
         f"{letter.partition}:{letter.offset}",
         f"{letter.at:%Y-%m-%dT%H:%M:%SZ}",
-        letter.state,
+        safe(letter.state),
         "-" if letter.attempts is None else letter.attempts,
         "(none)" if key is None else key,
         _one_line(letter.error) or "-",

@@ -30,12 +30,14 @@ def doctor(
     Exit code 1: something is wrong.
     """
     from kafetrain.app.doctor import WRONG, examine
+    from kafetrain.client.by_kafka_python import by_kafka_python
     from kafetrain.client.kafka_python_cluster import ClusterClient
 
     configuration = load_configuration(file, bootstrap_servers=brokers, group_id=group)
     settings = configuration.settings
     findings = []
-    for finding in examine(ClusterClient(settings), settings, topics or configuration.topics):
+    cluster = ClusterClient(by_kafka_python(settings))
+    for finding in examine(cluster, settings, topics or configuration.topics):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{_MARKS[finding.level]:<8} {finding.about:<12} {finding.text}")

@@ -9,8 +9,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from loguru import logger
-from pydantic import SecretStr
 
+from kafetrain.client.by_kafka_python import ByKafkaPython
 from kafetrain.client.confluent_admin import ConfluentAdmin
 from kafetrain.client.confluent_consumer import ConfluentConsumer
 from kafetrain.client.confluent_errors import AUTH_ERRORS, text_of
@@ -128,7 +128,7 @@ class ConfluentClient:
         return ConfluentAdmin(self._build("admin", AdminClient, {}, {})[0], int(timeout_ms) / 1000, build_reader)
 
     def _build_reader(self) -> AdminPort:
-        return KafkaPythonClient(_ByKafkaPython(self._servers.split(","), self._options)).admin()
+        return KafkaPythonClient(ByKafkaPython(self._servers.split(","), self._options)).admin()
 
     def _consumer(self, defaults: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         defaults = {
@@ -197,28 +197,6 @@ class ConfluentClient:
         return int(self._options.get("session.timeout.ms", SESSION_TIMEOUT_MS))
 
 
-class _ByKafkaPython:
-    """`ConnectionSettings` for kafka-python, out of librdkafka's options."""
-
-    def __init__(self, bootstrap_servers: list[str], options: Mapping[str, Any]) -> None:
-        self.bootstrap_servers = bootstrap_servers
-        self.security_protocol: str | None = options.get("security.protocol")
-        self.sasl_mechanism: str | None = options.get("sasl.mechanism", options.get("sasl.mechanisms"))
-        self.sasl_username: str | None = options.get("sasl.username")
-        password = options.get("sasl.password")
-        self.sasl_password = None if password is None else SecretStr(password)
-        self.ssl_cafile: str | None = options.get("ssl.ca.location")
-        self.ssl_certfile: str | None = options.get("ssl.certificate.location")
-        self.ssl_keyfile: str | None = options.get("ssl.key.location")
-        more = {
-            "client_id": options.get("client.id"),
-            "ssl_password": options.get("ssl.key.password"),
-            "ssl_check_hostname": None if options.get(_HOSTNAMES, "https") == "https" else False,
-        }
-        self.client_options: Mapping[str, Any] = {name: value for name, value in more.items() if value is not None}
-
-
-_HOSTNAMES = "ssl.endpoint.identification.algorithm"
 _ALL_DOWN = -187  # says nothing that an error before it has not said
 
 

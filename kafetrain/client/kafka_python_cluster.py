@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
 
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.kafka_python_errors import client_error, is_retriable
@@ -21,6 +23,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 10.0
 ASK_AGAIN_AFTER_S = 0.1
+_HIDDEN = kafka_errors.TopicAuthorizationFailedError.errno
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,26 @@ class ClusterClient(KafkaPythonClient):
         return self._ask("describing the cluster", describe)
 
     def topic_operations(self, topics: Collection[str]) -> Mapping[str, frozenset[str] | None]:
-        """What this user may do with each; those that do not exist, or that it may not see, are absent."""
+        """What this user may do with each, nothing where it may not see it; those that do not exist are absent."""
 
         def ask(admin: Any) -> dict[str, frozenset[str] | None]:
             told = admin.describe_topics(sorted(topics))
-            return {topic["name"]: _operations(topic) for topic in told if topic["error_code"] == 0}
+            hidden = {topic["name"]: frozenset[str]() for topic in told if topic["error_code"] == _HIDDEN}
+            return {**hidden, **{topic["name"]: _operations(topic) for topic in told if topic["error_code"] == 0}}
 
         return self._ask("asking what may be done with topics", ask) if topics else {}
 
     def group_operations(self, groups: Collection[str]) -> Mapping[str, frozenset[str] | None]:
         """The same of groups; None where a group does not exist yet."""
 
-        def ask(admin: Any) -> dict[str, frozenset[str] | None]:
-            told = admin.describe_groups(sorted(groups), include_authorized_operations=True)
-            return {name: _operations(group) for name, group in told.items()}
+        def ask(name: str, admin: Any) -> frozenset[str] | None:
+            try:
+                return _operations(admin.describe_groups([name], include_authorized_operations=True)[name])
+            except kafka_errors.GroupAuthorizationFailedError:
+                return frozenset()
 
-        return self._ask("asking what may be done with groups", ask) if groups else {}
+        doing = "asking what may be done with groups"
+        return {name: self._ask(doing, partial(ask, name)) for name in sorted(groups)}
 
     @staticmethod
     def unreachable(address: str) -> str | None:

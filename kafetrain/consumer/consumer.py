@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from types import FrameType
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from kafetrain.client.ports import Client
@@ -228,20 +228,31 @@ def topic_list(topics: str | Sequence[str]) -> list[str]:
 
 
 class stopped_by_signals:
-    """While inside: SIGINT and SIGTERM call `request_stop`. Only the main thread may do that; elsewhere nothing."""
+    """While inside: SIGINT and SIGTERM call `request_stop`, on a thread of its own. Only the main thread may do that;
+    elsewhere nothing.
+    """
 
     def __init__(self, request_stop: Callable[[], None]) -> None:
         self._request_stop = request_stop
         self._former: dict[int, Any] = {}
+        # Python runs a signal's handler in the main thread, wherever that is: also where it holds the lock that
+        # request_stop is about to take, of an Event it waits for, say. SimpleQueue.put may be interrupted by itself.
+        self._asked: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._pass_on, name="kafetrain-signals", daemon=True)
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
+            self._thread.start()
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._asked)
+                self._former[number] = signal.signal(number, lambda *_: self._asked.put(True))
 
     def __exit__(self, *_: object) -> None:
         for number, former in self._former.items():
             signal.signal(number, former)
+        if self._former:
+            self._asked.put(False)
+            self._thread.join()
 
-    def _asked(self, number: int, frame: FrameType | None) -> None:
-        self._request_stop()
+    def _pass_on(self) -> None:
+        while self._asked.get():
+            self._request_stop()

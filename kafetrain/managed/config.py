@@ -17,6 +17,7 @@ from kafetrain.handlers import check_handler
 from kafetrain.managed.declared import Count, Declared, Duration, Name, Servers
 from kafetrain.record import BackoffPolicy, Handler, Middleware, Record
 from kafetrain.settings import Settings
+from kafetrain.tracker.hooks import OnDeadLetter
 
 __all__ = ["Consumer", "ConsumerConfig"]
 
@@ -69,6 +70,9 @@ class ConsumerConfig(Declared):
     bootstrap_servers: Servers | None = None
     """Brokers to ask first. None: `KAFETRAIN_BOOTSTRAP_SERVERS`, or localhost:9092."""
 
+    client: Literal["kafka-python", "confluent"] | None = None
+    """The library that talks to Kafka, as `Settings.client`. None: `KAFETRAIN_CLIENT`, or kafka-python."""
+
     auto_commit: bool = False
     """False: a record is committed once its handler returned, and delivered again if it did not. True: it is committed
     whatever came of it, so a record whose handler raised is lost to this group."""
@@ -84,8 +88,8 @@ class ConsumerConfig(Declared):
         "round-robin",
     )
     """How the group shares its partitions, the most wanted first: the first that all members have is taken. To change
-    it in a running group, roll out the new one beside the old one, and then without. Kafka:
-    `partition.assignment.strategy`."""
+    it in a running group, roll out the new one beside the old one, and then without. confluent-kafka knows no
+    `sticky`, and `cooperative-sticky` only alone. Kafka: `partition.assignment.strategy`."""
 
     session_timeout: Duration = timedelta(seconds=10)
     """After so long without a heartbeat its partitions go to others. Kafka: `session.timeout.ms`."""
@@ -108,6 +112,9 @@ class ConsumerConfig(Declared):
     """True, or settings of ordered retries (`max_retries`, `backoff`, `free_on_dlq`, ... as in `Settings`): a failing
     record waits in the retry topic, its key behind it, and the consumer goes on."""
 
+    on_dead_letter: OnDeadLetter | None = None
+    """With `retry`: called with the record and the error when a record was given up, on a thread of its own."""
+
     middlewares: Sequence[Middleware] = ()
     """Around the handler; the first is the outermost."""
 
@@ -123,13 +130,13 @@ class ConsumerConfig(Declared):
     """How long running handlers are waited for when it stops. What has not ended by then is delivered again."""
 
     client_options: Annotated[Mapping[str, Any], Field(default_factory=dict, repr=False)]
-    """Options of kafka-python, as `Settings.client_options`: how to log in, for one."""
+    """Options of the client by its own names, as `Settings.client_options`: how to log in, for one."""
 
     if TYPE_CHECKING:  # type checkers would want the types that the fields have, and text may stand for all of them
 
         def __init__(self, **values: Any) -> None: ...
 
-    @field_validator("handler", "restart_backoff", mode="before")
+    @field_validator("handler", "on_dead_letter", "restart_backoff", mode="before")
     @classmethod
     def _callable(cls, value: object) -> object:
         if value is not None:
@@ -143,7 +150,10 @@ class ConsumerConfig(Declared):
     def _fit_together(self) -> ConsumerConfig:
         if self.heartbeat_interval >= self.session_timeout:
             raise ValueError("heartbeat_interval must be below session_timeout, or every member is given up")
-        if self.retry is not None:
+        if self.retry is None:
+            if self.on_dead_letter is not None:
+                raise ValueError("on_dead_letter needs retry: without it no record is given up")
+        else:
             if self.auto_commit:
                 raise ValueError("auto_commit and retry exclude each other: retries need to know what has not ended")
             if self.isolation_level != "read_committed":
@@ -155,22 +165,33 @@ class ConsumerConfig(Declared):
     def settings(self) -> Settings:
         """The settings that follow, what is not declared taken from the environment. Raises `ConfigurationError`."""
         given: dict[str, Any] = {
-            "client": "kafka-python",  # whose options these are
             "group_id": self.group_id,
             "concurrency": self.concurrency,
             "shutdown_timeout": self.shutdown_timeout,
             "auto_offset_reset": self.initial_offset,
             **(self.retry or {}),
         }
-        if self.bootstrap_servers is not None:
-            given["bootstrap_servers"] = self.bootstrap_servers
+        for name in ("bootstrap_servers", "client"):
+            if (value := getattr(self, name)) is not None:
+                given[name] = value
+        found = Settings(**given)
         declared = {
             "session_timeout_ms": _ms(self.session_timeout),
             "heartbeat_interval_ms": _ms(self.heartbeat_interval),
             "max_partition_fetch_bytes": self.max_message_bytes,
         }
-        options = {**Settings(**given).client_options, **declared, **self.client_options}
+        if found.client == "confluent":
+            self._check_strategies_of_confluent()
+            declared = {name.replace("_", "."): value for name, value in declared.items()}
+        options = {**found.client_options, **declared, **self.client_options}
         return Settings(**given, client_options=options)
+
+    def _check_strategies_of_confluent(self) -> None:
+        said = f"ConsumerConfig: balance_strategies = {', '.join(self.balance_strategies)}"
+        if "sticky" in self.balance_strategies:
+            raise ConfigurationError(f"{said}: client 'confluent' knows no sticky; cooperative-sticky is like it")
+        if "cooperative-sticky" in self.balance_strategies and len(self.balance_strategies) > 1:
+            raise ConfigurationError(f"{said}: client 'confluent' takes cooperative-sticky only alone")
 
 
 @runtime_checkable

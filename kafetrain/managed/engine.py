@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kafetrain.client.kafka_python_declared import DeclaredClient
+from kafetrain.client.ports import Client
 from kafetrain.clock import Clock
 from kafetrain.consumer import KafkaConsumer
 from kafetrain.managed.config import ConsumerConfig
 from kafetrain.managed.job import Engine
-from kafetrain.managed.paced import PacedClient
+from kafetrain.managed.paced import paced
 from kafetrain.managed.watch import HandlerWatch
 from kafetrain.record import Handler, Middleware
+from kafetrain.settings import Settings
 
 __all__ = ["build_engine"]
 
@@ -21,13 +23,28 @@ def build_engine(config: ConsumerConfig, handler: Handler, clock: Clock, on_succ
     settings = config.settings()
     limit_s = config.max_processing_time.total_seconds()
     watch = HandlerWatch(limit_s, clock, on_success, keep_failures=config.auto_commit)
-    declared = DeclaredClient(settings, config.group_id, config.balance_strategies, config.isolation_level)
-    client = PacedClient(declared, config.group_id, watch.overdue, clock)
+    client = paced(_declared_client(config, settings), config.group_id, watch.overdue, clock)
     middlewares: list[Middleware] = [watch, *config.middlewares]
     if config.retry is not None:
-        return KafkaConsumer.resilient(settings, config.topic, handler, middlewares=middlewares, client=client)
+        return KafkaConsumer.resilient(
+            settings,
+            config.topic,
+            handler,
+            middlewares=middlewares,
+            on_dead_letter=config.on_dead_letter,
+            client=client,
+        )
     consumer = KafkaConsumer(settings, client=client).with_middlewares(*middlewares)
     return _Plain(consumer, config.topic, handler, watch)
+
+
+def _declared_client(config: ConsumerConfig, settings: Settings) -> Client:
+    declared = config.group_id, config.balance_strategies, config.isolation_level
+    if settings.client == "confluent":
+        from kafetrain.client.confluent_declared import DeclaredConfluentClient  # its library may not be installed
+
+        return DeclaredConfluentClient(settings, *declared)
+    return DeclaredClient(settings, *declared)
 
 
 class _Plain:

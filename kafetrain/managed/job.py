@@ -45,7 +45,8 @@ class Job:
     def __init__(self, config: ConsumerConfig, build: Callable[[Callable[[], None]], Engine], clock: Clock) -> None:
         self.config = config
         self._build, self._clock = build, clock
-        # Guards all below; nothing else is taken inside. Notified when what is wanted, or the state, changes.
+        # Guards all below but `engine`; nothing else is taken inside. Notified when what is wanted, or the state,
+        # changes.
         self._changed = threading.Condition()
         self._wanted = self._ending = False
         self._state = ConsumerState.OFF
@@ -53,15 +54,18 @@ class Job:
         self._errors = self._restarts = 0
         self._last_error: str | None = None
         self._thread: threading.Thread | None = None
-        self.was_switched_off = False
+        self._was_switched_off = False
+        self.engine: Engine | None = None
+        """While there is one. Set by the job's thread alone; anyone may read it."""
 
     def switch(self, on: bool) -> None:
         """Say what is wanted, and return at once."""
         with self._changed:
-            self.was_switched_off = not on
+            self._was_switched_off = not on
             if on and not self._wanted:
                 self._errors = self._restarts = 0
-            self._wanted, self._ending = on, False
+            self._wanted = on
+            self._ending = self._ending and not on  # off says nothing against the end that was asked for
             if not on and self._state is ConsumerState.DISABLED:
                 self._enter(ConsumerState.OFF)
             if on and (self._thread is None or not self._thread.is_alive()):
@@ -84,6 +88,12 @@ class Job:
             return True
         thread.join(timeout_s)
         return not thread.is_alive()
+
+    @property
+    def stays_off(self) -> bool:
+        """Only its switch is to bring it back: it was used to switch it off, or it is disabled."""
+        with self._changed:
+            return self._was_switched_off or self._state is ConsumerState.DISABLED
 
     def status(self) -> ConsumerStatus:
         with self._changed:
@@ -117,7 +127,7 @@ class Job:
         engine: Engine | None = None
         self._set_state(ConsumerState.STARTING)
         try:
-            engine = self._build(self._succeeded)
+            self.engine = engine = self._build(self._succeeded)
             engine.start()
             self._set_state(ConsumerState.RUNNING)
             while self._is_wanted(CHECK_EVERY_S):
@@ -130,6 +140,7 @@ class Job:
                 engine.stop()
             except BaseException as error:
                 failure = failure or error
+            self.engine = None
         return failure
 
     def _is_wanted(self, wait_s: float) -> bool:

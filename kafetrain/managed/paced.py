@@ -12,15 +12,31 @@ from datetime import timedelta
 
 from loguru import logger
 
-from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, ProducerPort, RebalanceEvents
+from kafetrain.client.ports import (
+    AdminPort,
+    Client,
+    Committed,
+    ConsumerPort,
+    ProducerPort,
+    RebalanceEvents,
+    TransactionalClient,
+    TransactionalProducerPort,
+)
 from kafetrain.clock import Clock
 from kafetrain.record import Record, TopicPartition
 
-__all__ = ["PacedClient", "PacedConsumer"]
+__all__ = ["PacedClient", "PacedConsumer", "paced"]
 
 WARN_EVERY_S = 60.0
 
 Overdue = Callable[[], frozenset[TopicPartition]]
+
+
+def paced(client: Client, group: str, overdue: Overdue, clock: Clock) -> PacedClient:
+    """With transactions where the client has them."""
+    if isinstance(client, TransactionalClient):
+        return _PacedTransactionalClient(client, client, group, overdue, clock)
+    return PacedClient(client, group, overdue, clock)
 
 
 class PacedClient:
@@ -43,6 +59,22 @@ class PacedClient:
         return self._client.admin()
 
 
+class _PacedTransactionalClient(PacedClient):
+    def __init__(
+        self, client: Client, transactional: TransactionalClient, group: str, overdue: Overdue, clock: Clock
+    ) -> None:
+        super().__init__(client, group, overdue, clock)
+        self._transactional = transactional
+
+    def transactional_producer(self, id: str, consumer: ConsumerPort) -> TransactionalProducerPort:
+        own = consumer.unpaced if isinstance(consumer, PacedConsumer) else consumer
+        return self._transactional.transactional_producer(id, own)
+
+    @property
+    def delivery_timeout_s(self) -> float:
+        return self._transactional.delivery_timeout_s
+
+
 class PacedConsumer:
     """A `ConsumerPort`. One thread calls it; the rebalance events come on the client's own."""
 
@@ -57,6 +89,11 @@ class PacedConsumer:
         self._held: set[TopicPartition] = set()
         """Of these: paused by us."""
         self._next_warning = 0.0
+
+    @property
+    def unpaced(self) -> ConsumerPort:
+        """The client's own."""
+        return self._consumer
 
     def poll(self, timeout: timedelta, max_records: int = 500) -> Mapping[TopicPartition, Sequence[Record]]:
         slow = self._overdue()

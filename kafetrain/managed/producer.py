@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from loguru import logger
 
+from kafetrain.client.by_kafka_python import by_kafka_python
 from kafetrain.client.kafka_python_publisher import Publisher, PublishingClient
 from kafetrain.client.ports import ClientError, OutgoingRecord
 from kafetrain.errors import ConfigurationError
@@ -66,7 +67,7 @@ class ManagedProducer:
 
     def __init__(self, config: ProducerConfig, settings: Settings | None = None) -> None:
         self.config = config
-        self._settings = config.settings() if settings is None else settings
+        self._settings = by_kafka_python(config.settings() if settings is None else settings)
         self._building = threading.Lock()  # taken alone; guards _publisher while it is built
         self._publisher: Publisher | None = None
         # Guards what follows; notified when a record is no longer pending. Nothing else is taken inside.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from kafetrain.client.by_kafka_python import by_kafka_python
+from kafetrain.client.connection import OPTION_NAMES
 from kafetrain.client.kafka_python_publisher import Compression, library_for
 from kafetrain.durations import parse_size
 from kafetrain.managed.declared import Count, Declared, Duration, Name, Servers
@@ -28,6 +30,9 @@ class ProducerConfig(Declared):
 
     bootstrap_servers: Servers | None = None
     """Brokers to ask first. None: `KAFETRAIN_BOOTSTRAP_SERVERS`, or localhost:9092."""
+
+    client: Literal["kafka-python"] = "kafka-python"
+    """Producers are kafka-python's, whichever client consumers have."""
 
     enable_sync: bool = True
     """May `send` be called, which waits until the record is acknowledged?"""
@@ -96,11 +101,14 @@ class ProducerConfig(Declared):
 
     def settings(self) -> Settings:
         """Where to connect and how, what is not declared taken from the environment. Raises `ConfigurationError`."""
-        given: dict[str, Any] = {"client": "kafka-python", "group_id": "none"}  # the group is of no meaning here
+        given: dict[str, Any] = {"group_id": "none"}  # which is of no meaning here
         if self.bootstrap_servers is not None:
             given["bootstrap_servers"] = self.bootstrap_servers
+        found = by_kafka_python(Settings(**given))
+        login = {name: value for name in OPTION_NAMES[self.client] if (value := getattr(found, name)) is not None}
         bound = {"bootstrap_timeout_ms": self.answer_timeout_ms}
-        return Settings(**given, client_options={**bound, **Settings(**given).client_options, **self.client_options})
+        options = {**bound, **found.client_options, **self.client_options}
+        return Settings(**given, **login, client=self.client, client_options=options)
 
     @property
     def answer_timeout_ms(self) -> int:

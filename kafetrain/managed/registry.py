@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from kafetrain.clock import Clock, SystemClock
+from kafetrain.consumer import ResilientConsumer
 from kafetrain.consumer.consumer import stopped_by_signals
 from kafetrain.errors import ConfigurationError
 from kafetrain.managed.config import Consumer, ConsumerConfig
@@ -20,6 +21,7 @@ from kafetrain.managed.producer_config import ProducerConfig
 from kafetrain.managed.status import ConsumerStatus, lag_of
 from kafetrain.record import Handler
 from kafetrain.settings_checks import nearest
+from kafetrain.tracker import ErrorTracker
 
 __all__ = ["Registry"]
 
@@ -37,6 +39,9 @@ class Registry:
     def __init__(self, *, clock: Clock | None = None, build: Build = build_engine) -> None:
         self._clock: Clock = clock or SystemClock()
         self._build = build
+        # One thread at a time says what is wanted: a switch that saw no stop() and comes after it would undo it, and
+        # wait_stop() would wait for good. Taken before _mutex and a job's own.
+        self._switching = threading.Lock()
         self._mutex = threading.Lock()  # guards the two below; nothing else is taken inside
         self._jobs: dict[str, Job] = {}
         self._producers: dict[str, ManagedProducer] = {}
@@ -73,22 +78,27 @@ class Registry:
         `ConfigurationError` for a job name that is not registered, and for switching on after `stop`.
         """
         job = self._job(job_name)
-        if on and self._stopping.is_set():
-            raise ConfigurationError(f"{job_name!r} stays off: stop() was called; start_all_consumers() starts again")
-        job.switch(on)
+        with self._switching:
+            if on and self._stopping.is_set():
+                raise ConfigurationError(
+                    f"{job_name!r} stays off: stop() was called; start_all_consumers() starts again"
+                )
+            job.switch(on)
 
     def start_all_consumers(self) -> None:
-        """Switch on every consumer, but those that were switched off by `set_consumer_switch`. Returns at once.
+        """Switch on every consumer, but those that are disabled or were switched off by `set_consumer_switch`. Returns
+        at once.
 
         Raises `ConfigurationError` where none is registered.
         """
         jobs = self._all_jobs()
         if not jobs:
             raise ConfigurationError("no consumer is registered: register_consumer() first")
-        self._stopping.clear()
-        for job in jobs:
-            if not job.was_switched_off:
-                job.switch(True)
+        with self._switching:
+            self._stopping.clear()
+            for job in jobs:
+                if not job.stays_off:
+                    job.switch(True)
 
     def status(self, job_name: str, *, lag: bool = True) -> ConsumerStatus:
         """How a consumer is doing. `lag` asks the brokers: it blocks, and raises `ClientError` where none answers."""
@@ -99,6 +109,12 @@ class Registry:
     def statuses(self, *, lag: bool = False) -> list[ConsumerStatus]:
         """As `status`, of all consumers, in the order of their registration."""
         return [self.status(job.config.job_name, lag=lag) for job in self._all_jobs()]
+
+    @property
+    def trackers(self) -> list[ErrorTracker]:
+        """What knows the locks, of consumers that are on and have `retry`: for `Metrics.watch`."""
+        engines = [job.engine for job in self._all_jobs()]
+        return [engine.tracker for engine in engines if isinstance(engine, ResilientConsumer)]
 
     # Producers
 
@@ -123,9 +139,10 @@ class Registry:
 
     def stop(self) -> None:
         """Ask all consumers to finish what runs, commit and leave. Returns at once; `wait_stop` waits for it."""
-        self._stopping.set()
-        for job in self._all_jobs():
-            job.request_end()
+        with self._switching:
+            self._stopping.set()
+            for job in self._all_jobs():
+                job.request_end()
 
     def wait_stop(self, timeout: float | None = None) -> bool:
         """Wait until `stop` was called and all has ended: handlers, commits, producers. False: not within `timeout` s.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from kafetrain.client.kafka_python import KafkaPythonClient
+from kafetrain.client.choose import client_for
 from kafetrain.client.ports import ClientError
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
@@ -50,7 +50,7 @@ class ConsumerStatus:
 def lag_of(settings: Settings, topics: list[str]) -> dict[TopicPartition, int | None]:
     """What the group has not committed yet. Asks the brokers; `ClientError` where none answers."""
     try:
-        admin = KafkaPythonClient(settings).admin()
+        admin = client_for(settings).admin()
     except ClientError as error:
         raise ClientError(f"the lag of {', '.join(topics)} is not known: {error}", retriable=True) from error
     try:

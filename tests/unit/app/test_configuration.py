@@ -104,6 +104,36 @@ def test_code_beats_kafetrain_beats_kafka_beats_the_file_beats_defaults(monkeypa
     }
 
 
+def test_what_only_apps_have_may_have_either_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write("kafka: {group: g, topics: file, auto_commit: true}")
+    for name, text in {
+        "KAFKA_TOPICS": "kafka",
+        "KAFETRAIN_TOPICS": "kafetrain, more",
+        "KAFKA_AUTO_COMMIT": "true",
+        "KAFETRAIN_AUTO_COMMIT": "off",
+    }.items():
+        monkeypatch.setenv(name, text)
+    loaded = Configuration.load(file=file)
+    assert (loaded.topics, loaded.auto_commit) == (["kafetrain", "more"], False)
+    assert (loaded.origins["topics"], loaded.origins["auto_commit"]) == ("KAFETRAIN_TOPICS", "KAFETRAIN_AUTO_COMMIT")
+
+
+def test_timeouts_have_one_name_whichever_client_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("confluent_kafka")
+    file = write(
+        "kafka: {group: g, session_timeout_ms: 8000, heartbeat_interval_ms: 2000, client_options: {client.id: us}}"
+    )
+    monkeypatch.setenv("KAFETRAIN_CLIENT", "confluent")
+    monkeypatch.setenv("KAFETRAIN_CLIENT_OPTIONS", '{"session.timeout.ms": 9000}')
+    loaded = Configuration.load(file=file)
+    assert loaded.settings.client_options == {
+        "session.timeout.ms": 9000,
+        "heartbeat.interval.ms": 2000,
+        "client.id": "us",
+    }
+    assert loaded.origins["client_options"].endswith("KAFETRAIN_CLIENT_OPTIONS")
+
+
 def test_a_dotenv_file_counts_as_environment_and_the_real_one_beats_it(monkeypatch: pytest.MonkeyPatch) -> None:
     write("KAFKA_GROUP=dotenv\nKAFKA_BROKERS=dotenv:1\nKAFETRAIN_CONCURRENCY=2\nOTHER=1\n", ".env")
     monkeypatch.setenv("KAFKA_BROKERS", "real:1")

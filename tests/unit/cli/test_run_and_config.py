@@ -104,6 +104,22 @@ def test_config_show_says_each_value_and_where_it_is_from_and_masks_secrets(run:
     assert data["topics"] == {"value": [], "from": "default"}
 
 
+def test_secrets_are_masked_by_the_names_of_either_client(run: Run) -> None:
+    pytest.importorskip("confluent_kafka")
+    options = {"ssl.key.password": "hunter2", "ssl.keystore.password": "hunter2", "client.id": "us"}
+    shown = run(
+        "config",
+        "show",
+        "--json",
+        KAFKA_GROUP="g",
+        KAFETRAIN_CLIENT="confluent",
+        KAFETRAIN_CLIENT_OPTIONS=json.dumps(options),
+    )
+    assert shown.exit_code == 0, shown.stderr
+    assert "hunter2" not in shown.output
+    assert json.loads(shown.stdout)["client_options"]["value"]["client.id"] == "us"
+
+
 def test_config_check_connects_to_nothing_and_says_what_is_wrong(run: Run) -> None:
     Path("good.yaml").write_text("kafka: {brokers: 'a:1', group: g}")
     Path("bad.yaml").write_text("kafka: {borkers: 'a:1', group: g}")

@@ -40,6 +40,33 @@ def test_settings_follow_and_what_the_environment_says_of_the_client_stays(monke
     }
 
 
+def test_for_confluent_the_options_have_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("confluent_kafka")
+    monkeypatch.setenv("KAFETRAIN_CLIENT", "confluent")
+    monkeypatch.setenv("KAFETRAIN_CLIENT_OPTIONS", '{"client.id": "us"}')
+    settings = declared(session_timeout="6s", client_options={"fetch.wait.max.ms": 5}).settings()
+    assert settings.client == "confluent"
+    assert settings.client_options == {
+        "client.id": "us",
+        "session.timeout.ms": 6000,
+        "heartbeat.interval.ms": 3000,
+        "max.partition.fetch.bytes": 1024 * 1024,
+        "fetch.wait.max.ms": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("strategies", "part"),
+    [("sticky", "knows no sticky"), (["cooperative-sticky", "range"], "cooperative-sticky only alone")],
+)
+def test_a_strategy_that_confluent_has_not_is_refused_when_it_is_registered(
+    strategies: str | list[str], part: str
+) -> None:
+    pytest.importorskip("confluent_kafka")
+    with pytest.raises(ConfigurationError, match=part):
+        Registry().register_consumer(declared(client="confluent", balance_strategies=strategies))
+
+
 def test_every_wrong_field_is_named_in_one_sentence() -> None:
     with pytest.raises(ConfigurationError) as caught:
         ConsumerConfig(
@@ -65,6 +92,8 @@ def test_every_wrong_field_is_named_in_one_sentence() -> None:
         ({"retry": True, "auto_commit": True}, "auto_commit and retry exclude each other"),
         ({"retry": True, "isolation_level": "read_uncommitted"}, "retry needs isolation_level read_committed"),
         ({"retry": {"group_id": "other"}}, "retry has group_id"),
+        ({"on_dead_letter": print}, "on_dead_letter needs retry"),
+        ({"client": "franz"}, "client = 'franz'"),
         ({"handler": 3}, "must be callable"),
         ({"max_processing_time": "0s"}, "more than nothing"),
         ({"balance_strategies": "fair"}, "round-robin"),

@@ -145,6 +145,45 @@ def test_start_all_leaves_alone_what_was_switched_off(bench: Bench) -> None:
     assert bench.state("b") is ConsumerState.OFF
 
 
+def test_start_all_leaves_alone_what_is_disabled(bench: Bench) -> None:
+    bench.register(max_consecutive_errors=1)
+    bench.refuse = FatalError("no such topic")
+    bench.registry.start_all_consumers()
+    bench.wait_until(ConsumerState.DISABLED)
+    bench.refuse = None
+    bench.registry.start_all_consumers()
+    assert (bench.state(), bench.engines) == (ConsumerState.DISABLED, [])
+    bench.registry.set_consumer_switch("job", True)
+    bench.wait_until(ConsumerState.RUNNING, engines=1)
+
+
+def test_switches_that_race_with_stop_undo_it_never(bench: Bench) -> None:
+    for name in ("a", "b"):
+        bench.register(name)
+    for _ in range(50):
+        bench.registry.start_all_consumers()
+        together = threading.Barrier(3)
+
+        def flip(name: str, together: threading.Barrier = together) -> None:
+            together.wait()
+            try:
+                while True:
+                    bench.registry.set_consumer_switch(name, False)
+                    bench.registry.set_consumer_switch(name, True)
+            except ConfigurationError:
+                pass  # it stays off
+
+        flipping = [threading.Thread(target=flip, args=(name,)) for name in ("a", "b")]
+        for thread in flipping:
+            thread.start()
+        together.wait()
+        bench.registry.stop()
+        for thread in flipping:
+            thread.join()
+        assert bench.registry.wait_stop(60)
+        assert {bench.state(name) for name in ("a", "b")} == {ConsumerState.OFF}
+
+
 def test_wait_stop_waits_for_all_side_by_side_and_says_when_one_takes_too_long(bench: Bench) -> None:
     for name in ("a", "b"):
         bench.register(name)
