@@ -30,7 +30,9 @@ def load_app(name: str) -> App | Registry:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"{module_name} cannot be imported: it needs {error.name}") from error
-        raise ConfigurationError(f"there is no module {module_name} in {folder} or on the Python path") from None
+        dotted = module_name.removesuffix(".py").replace("/", ".")
+        meant = "" if dotted == module_name else f"; a module is no file: write {dotted}:{attribute}"
+        raise ConfigurationError(f"there is no module {module_name} in {folder} or on the Python path{meant}") from None
     except KafetrainError:
         raise
     except Exception as error:

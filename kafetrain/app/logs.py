@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from loguru import Message, Record
 
 __all__ = ["LEVELS", "show_logs"]
+
+SAY_AGAIN_AFTER_S = 60.0
+MOST_REMEMBERED = 1000
 
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical")
 
@@ -50,8 +54,24 @@ def _write_json(message: Message) -> None:
 
 
 class _Forwarding(logging.Handler):
-    """Of the standard library's logging, to loguru."""
+    """Of the standard library's logging, to loguru. The client's events once a minute each: while no broker answers it
+    has several for each of its tries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._say_again_at: dict[tuple[str, str], float] = {}  # `emit` is called under the handler's lock
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "kafka" and not self._is_news(record):
+            return
         name = record.levelname if record.levelname in {known.upper() for known in LEVELS} else "WARNING"
         logger.bind(logger=record.name).log(name, "{}", record.getMessage())
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        now, what = time.monotonic(), (record.name, str(record.msg))
+        if now < self._say_again_at.get(what, 0.0):
+            return False
+        if len(self._say_again_at) >= MOST_REMEMBERED:
+            self._say_again_at.clear()
+        self._say_again_at[what] = now + SAY_AGAIN_AFTER_S
+        return True

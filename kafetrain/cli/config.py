@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kafetrain.cli.shared import AsJson, print_json
+from kafetrain.cli.shared import AsJson, load_configuration, print_json
 
 if TYPE_CHECKING:
     from kafetrain.app.config import Configuration
 
-__all__ = ["ConfigFile", "app", "load_configuration"]
+__all__ = ["ConfigFile", "app"]
 
 app = typer.Typer(help="The configuration of an app: its file, the environment, the defaults.", no_args_is_help=True)
 
@@ -50,16 +51,6 @@ def check(file: ConfigFile = None) -> None:
     typer.echo(f"fine: {named} values set, {len(configuration.origins) - named} defaults")
 
 
-def load_configuration(file: Path | None, **code: Any) -> Configuration:
-    """Of the file that is named, or of the one in the working directory. Raises `ConfigurationError`."""
-    from kafetrain.app.config import Configuration
-    from kafetrain.app.config_file import DEFAULT_FILES
-
-    if file is None:
-        file = next((path for name in DEFAULT_FILES if (path := Path(name)).exists()), None)
-    return Configuration.load({name: value for name, value in code.items() if value is not None}, file)
-
-
 def shown_values(configuration: Configuration) -> dict[str, Any]:
     """As JSON can have them, secrets masked."""
     from kafetrain.settings import Settings
@@ -87,8 +78,13 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _described(value: Any) -> str:
-    """A policy or another object: its own text where it is one of ours, the name of a function."""
-    return getattr(value, "__qualname__", None) or repr(value).replace("datetime.timedelta", "timedelta")
+    """A policy or another object: its fields where it has some, the name of a function."""
+    if is_dataclass(value):
+        shown = [
+            f"{field.name}={_plain(field.name, getattr(value, field.name))}" for field in fields(value) if field.repr
+        ]
+        return f"{type(value).__name__}({', '.join(shown)})"
+    return getattr(value, "__qualname__", None) or repr(value)
 
 
 def _text(value: Any) -> str:

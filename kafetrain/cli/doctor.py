@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kafetrain.cli.config import ConfigFile, load_configuration
+from kafetrain.cli.config import ConfigFile
 from kafetrain.cli.errors import FAILED
-from kafetrain.cli.shared import AsJson, Brokers, Group, print_json
+from kafetrain.cli.shared import AsJson, Brokers, Group, load_configuration, print_json
 
 __all__ = ["doctor"]
 

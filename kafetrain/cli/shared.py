@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,24 +14,35 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Record
 
+    from kafetrain.app.config import Configuration
     from kafetrain.client.ports import AdminPort
     from kafetrain.settings import Settings
 
-__all__ = ["AsJson", "Brokers", "Group", "Topic", "open_admin", "print_json", "settings_for", "show_log_messages"]
+__all__ = [
+    "AsJson",
+    "Brokers",
+    "Group",
+    "Topic",
+    "load_configuration",
+    "open_admin",
+    "print_json",
+    "settings_for",
+    "show_log_messages",
+]
 
 Topic = Annotated[str, typer.Argument(help="The source topic.", show_default=False)]
 Brokers = Annotated[
     str | None,
-    typer.Option("--brokers", help="host:port, several with commas; else KAFETRAIN_BOOTSTRAP_SERVERS."),
+    typer.Option("--brokers", help="host:port, several with commas; else as `config show` says."),
 ]
-Group = Annotated[str | None, typer.Option("--group", help="Consumer group; else KAFETRAIN_GROUP_ID.")]
+Group = Annotated[str | None, typer.Option("--group", help="Consumer group; else as `config show` says.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def settings_for(
     brokers: str | None = None, group: str | None = None, *, group_needed: bool = True, **more: Any
 ) -> Settings:
-    """The settings of the environment and `.env`, with options on top. Raises `ConfigurationError`.
+    """Those that an app in this directory has, with options on top. Raises `ConfigurationError`.
 
     `group_needed=False`: where none is set, work without, as long as no name is made with it.
     """
@@ -40,14 +52,28 @@ def settings_for(
     class GroupOptional(Settings):
         group_id: str = "none"
 
-    given = {"bootstrap_servers": brokers, "group_id": group, **more}
     kind = Settings if group_needed else GroupOptional
-    settings = kind(**{name: value for name, value in given.items() if value is not None})
+    settings = load_configuration(None, kind, bootstrap_servers=brokers, group_id=group, **more).settings
     if "group_id" not in settings.model_fields_set and "{group}" in settings.topic_format:
         raise ConfigurationError(
             f"topic_format {settings.topic_format!r} has the group in it: pass --group, or set KAFETRAIN_GROUP_ID"
         )
     return settings
+
+
+def load_configuration(file: Path | None, kind: type[Settings] | None = None, **code: Any) -> Configuration:
+    """Of the file that is named, or of the one in the working directory. Raises `ConfigurationError`.
+
+    `kind`: what to make of the settings, `Settings` itself if not given.
+    """
+    from kafetrain.app.config import Configuration
+    from kafetrain.app.config_file import DEFAULT_FILES
+    from kafetrain.settings import Settings
+
+    if file is None:
+        file = next((path for name in DEFAULT_FILES if (path := Path(name)).exists()), None)
+    given = {name: value for name, value in code.items() if value is not None}
+    return Configuration.load(given, file, kind or Settings)
 
 
 def connect_admin(settings: Settings) -> AdminPort:

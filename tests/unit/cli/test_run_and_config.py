@@ -49,6 +49,8 @@ for _ in range(2):
     [
         ("shop", "", "'shop' names no app: write module:attribute"),
         ("nowhere:app", "", "there is no module nowhere in "),
+        ("shop0.py:app", "app = 7", "there is no module shop0.py in "),
+        ("shop0.py:app", "app = 7", "; a module is no file: write shop0:app"),
         ("shop1:ap", "app = 7", "shop1 has no ap; did you mean app?"),
         ("shop2:app", "app = 7", "shop2:app is a int, and neither an App nor a Registry"),
         ("shop3:app", "import nothing_of_that_name", "shop3 cannot be imported: it needs nothing_of_that_name"),
@@ -62,7 +64,7 @@ for _ in range(2):
     ],
 )
 def test_an_app_that_cannot_run_is_said_in_one_line(run: Run, app: str, source: str, part: str) -> None:
-    Path(f"{app.partition(':')[0]}.py").write_text(source)
+    Path(f"{app.partition(':')[0].removesuffix('.py')}.py").write_text(source)
     if app == "nowhere:app":
         Path("nowhere.py").unlink()
     assert part in refused(run("run", app))

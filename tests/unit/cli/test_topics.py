@@ -161,12 +161,27 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="group_id is missing"):
             shared.settings_for("a:9092")
 
+    def test_the_file_of_the_app_here_is_read_and_options_go_before_it(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("kafetrain.yaml").write_text(
+            "kafka: {brokers: 'file:1', group: g, topic_format: '{prefix}-{group}-{topic}'}"
+        )
+        assert "retry-g-orders does not exist" in run("topics", "verify", "orders").stdout
+        assert "retry-h-orders does not exist" in run("topics", "verify", "orders", "--group", "h").stdout
+        Path("kafetrain.yaml").write_text("kafka: {borkers: 'file:1'}")
+        broken = run("topics", "verify", "orders")
+        assert (broken.exit_code, broken.stdout) == (2, "")
+        assert broken.stderr == "error: kafetrain.yaml: kafka.borkers is unknown; did you mean brokers?\n"
+
     def test_a_wrong_setting_is_wrong_usage(self, run: Run) -> None:
         result = run("topics", "verify", "orders", "--brokers", "localhost", CONCURRENCY="0")
         assert result.exit_code == 2
         assert result.stdout == ""
         assert "'localhost' has no port" in result.stderr
-        assert "concurrency = '0' (from KAFETRAIN_CONCURRENCY)" in result.stderr
+        assert "concurrency = '0'; it may be" in result.stderr
+        assert "(concurrency is from KAFETRAIN_CONCURRENCY)" in result.stderr
 
     def test_an_unknown_variable_is_warned_about(self, run: Run) -> None:
         result = run("topics", "verify", "orders", CONCURENCY="3")
