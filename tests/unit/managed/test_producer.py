@@ -52,6 +52,28 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], part: str) -> None:
         ProducerConfig(**changes)
 
 
+def test_it_logs_in_as_an_environment_for_confluent_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("confluent_kafka")
+    for name, text in {
+        "CLIENT": "confluent",
+        "BOOTSTRAP_SERVERS": "there:1",
+        "SECURITY_PROTOCOL": "SASL_SSL",
+        "SASL_MECHANISM": "SCRAM-SHA-512",
+        "SASL_USERNAME": "me",
+        "SASL_PASSWORD": "hunter2",
+        "SSL_CAFILE": "ca.pem",
+        "CLIENT_OPTIONS": '{"ssl.endpoint.identification.algorithm": "none", "linger.ms": 5}',
+    }.items():
+        monkeypatch.setenv(f"KAFETRAIN_{name}", text)
+    settings = ProducerConfig(client_options={"linger_ms": 7}, delivery_timeout="3s").settings()
+    assert (settings.client, settings.bootstrap_servers) == ("kafka-python", ["there:1"])
+    assert (settings.security_protocol, settings.sasl_mechanism) == ("SASL_SSL", "SCRAM-SHA-512")
+    assert (settings.sasl_username, settings.ssl_cafile) == ("me", "ca.pem")
+    assert settings.sasl_password is not None
+    assert settings.sasl_password.get_secret_value() == "hunter2"
+    assert settings.client_options == {"bootstrap_timeout_ms": 3000, "ssl_check_hostname": False, "linger_ms": 7}
+
+
 def test_what_is_not_enabled_says_how_to_enable_it() -> None:
     with pytest.raises(ConfigurationError, match="enable_async=True"):
         producer(enable_async=False).send_async("orders", None, b"")
