@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from kafetrain import App, ConfigurationError, ConstantBackoff, Record, get_retry_attempt
 from kafetrain.client.ports import ClientError
+from tests.clients import named_for
 from tests.integration.journal import Journal
 from tests.waiting import wait_for
 
@@ -38,11 +39,13 @@ MakeApp = Callable[..., App]
 
 
 @pytest.fixture
-def make_app(cluster: Cluster, kafetrain_broker: Broker, make_settings: MakeSettings) -> MakeApp:
+def make_app(cluster: Cluster, kafetrain_broker: Broker, make_settings: MakeSettings, library: str) -> MakeApp:
     def make(**changes: Any) -> App:
+        options = {**kafetrain_broker.client_options, **changes.pop("client_options", {})}
         defaults: dict[str, Any] = {
             "brokers": kafetrain_broker.bootstrap_servers,
-            "client_options": kafetrain_broker.client_options,
+            "client": library,
+            "client_options": named_for(library, options),
             "group": make_settings().group_id,
             "backoff": SOON,
         }
@@ -83,6 +86,26 @@ def test_each_record_goes_to_the_handler_of_its_topic_and_is_retried_with_that_o
     assert seen["refunds"].attempts(0) == [0, 1]
     for topic in (one, two, three):
         assert cluster.committed(app.settings.group_id, topic)[0][0] == 2
+
+
+def test_start_from_beginning_false_skips_what_was_written_before(
+    make_app: MakeApp, cluster: Cluster, kafetrain_topic: TopicFactory
+) -> None:
+    topic, seen = kafetrain_topic(prefix="orders"), list[bytes]()
+    cluster.write(topic, b"a", b"before")
+    app = make_app(start_from_beginning=False)
+
+    @app.handler(topic)
+    def handle(record: Record) -> None:
+        seen.append(record.value)
+
+    def one_came() -> bool:
+        cluster.write(topic, b"a", b"after")
+        return bool(seen)
+
+    with app:
+        wait_for("a later one has come", one_came, check=app.check)
+    assert set(seen) == {b"after"}
 
 
 def test_without_retry_what_fails_is_not_committed_and_runs_again_also_after_a_restart(

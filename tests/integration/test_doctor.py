@@ -25,9 +25,9 @@ pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
 
 
-def doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def doctor(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kafetrain", "doctor", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=folder, env=environment, timeout=120
     )
@@ -53,6 +53,12 @@ def test_it_finds_nothing_wrong_with_what_works_and_tells_the_lag(
     assert f"group {settings.group_id} is 1 record behind in {topic}, 1 of them in partition 0" in texts
     assert f"{topic} has 2 partitions" in texts
     assert any(text.startswith("1 broker, controller 1, protocol of Kafka ") for text in texts)
+
+    options = json.dumps({"client.id": "us", "ssl.endpoint.identification.algorithm": "none"})
+    other = doctor(tmp_path, topic, *where, "--json", KAFETRAIN_CLIENT="confluent", KAFETRAIN_CLIENT_OPTIONS=options)
+    assert [finding for finding in json.loads(other.stdout) if finding["about"] != "versions"] == [
+        finding for finding in findings if finding["about"] != "versions"
+    ], "the same of an app whose client is confluent, though kafka-python asks"
 
     cluster.configure(f"redirect-{topic}", {"cleanup.policy": "delete"})
     wrong = doctor(tmp_path, topic, *where)
