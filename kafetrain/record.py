@@ -34,6 +34,9 @@ __all__ = [
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes | None]]"
 
+MOST_DIGITS = 19
+"""Of a number in a header or an id. Python refuses to read thousands."""
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -158,9 +161,10 @@ class MessageId(NamedTuple):
         parts = text.split("/")
         if len(parts) != 4 or not parts[0] or not parts[1]:
             raise ValueError("not group/topic/partition/offset")
-        if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in parts[2:]):
-            raise ValueError("partition and offset must be decimal")
-        return cls(unquote_group(parts[0]), parts[1], int(parts[2]), int(parts[3]))
+        partition, offset = decimal(parts[2], below=1 << 31), decimal(parts[3])
+        if partition is None or offset is None:
+            raise ValueError("partition and offset must be decimal, and such as Kafka has")
+        return cls(unquote_group(parts[0]), parts[1], partition, offset)
 
 
 def quote_group(group: str) -> str:
@@ -169,6 +173,14 @@ def quote_group(group: str) -> str:
 
 def unquote_group(text: str) -> str:
     return text.replace("%2F", "/").replace("%25", "%")
+
+
+def decimal(text: str | bytes, below: int = 1 << 63) -> int | None:
+    """The number that decimal digits say; None where they are none, or say one that Kafka does not have."""
+    if not (text.isascii() and text.isdigit()) or len(text) > MOST_DIGITS:
+        return None
+    number = int(text)
+    return number if number < below else None
 
 
 def header(record: Record, name: str) -> str | None:
@@ -189,8 +201,7 @@ def is_retry_message(record: Record) -> bool:
 
 def get_retry_attempt(record: Record) -> int:
     """How many executions of the handler have failed for this record so far; 0 on the first."""
-    text = header(record, RetryHeader.ATTEMPT)
-    return int(text) if text is not None and text.isdecimal() else 0
+    return decimal(header(record, RetryHeader.ATTEMPT) or "") or 0
 
 
 def get_original_topic(record: Record) -> str:

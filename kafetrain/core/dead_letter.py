@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kafetrain.core.headers import Malformed, taken_apart
-from kafetrain.record import DlqHeader, Headers, MessageId, Record
+from kafetrain.core.headers import Malformed, place_in_log, taken_apart
+from kafetrain.record import DlqHeader, Headers, MessageId, Record, decimal
 
 __all__ = ["DeadLetterInfo", "decode_dead_letter"]
 
@@ -42,14 +42,12 @@ def decode_dead_letter(record: Record) -> DeadLetterInfo:
         return None if name not in ours else ours[name].decode("utf-8", "replace")
 
     def number(name: str) -> int | None:
-        digits = text(name)
-        return int(digits) if digits is not None and digits.isdecimal() and len(digits) < 20 else None
+        return decimal(text(name) or "")
 
     try:
         id = MessageId.parse(text(DlqHeader.ID) or "")
     except ValueError as error:
         raise Malformed(f"{DlqHeader.ID}: {error}") from None
-    partition, _, offset = (text(DlqHeader.REPLAYED) or "").partition("/")
     at_ms, timestamp_ms = number(DlqHeader.TIMESTAMP), number(DlqHeader.SOURCE_TIMESTAMP)
     return DeadLetterInfo(
         id=id,
@@ -65,5 +63,5 @@ def decode_dead_letter(record: Record) -> DeadLetterInfo:
         command=text(DlqHeader.COMMAND),
         transform=text(DlqHeader.TRANSFORM),
         topic_id=text(DlqHeader.TOPIC_ID),
-        replayed=(int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None,
+        replayed=place_in_log(text(DlqHeader.REPLAYED) or ""),
     )

@@ -17,6 +17,7 @@ from kafetrain.record import quote_group, unquote_group
 
 __all__ = [
     "FORMAT",
+    "MOST_ATTEMPTS",
     "Entry",
     "NewerFormat",
     "Registration",
@@ -33,6 +34,8 @@ __all__ = [
 
 FORMAT = 1
 MAX_ERROR_BYTES = 1024
+MOST_ATTEMPTS = (1 << 31) - 1
+"""More are read as so many: there is always room to count one on."""
 
 
 class State(str, Enum):
@@ -136,8 +139,8 @@ def decode_entry(value: bytes, log_offset: int) -> Entry:
             dead_at = (_int(fields["dlq_partition"]), _int(fields["dlq_offset"]))
         return Entry(
             key=None if key is None else base64.b64decode(key, validate=True),
-            state=State(fields["state"]),
-            attempt=_int(fields["attempt"]),
+            state=_state(fields["state"]),
+            attempt=min(_int(fields["attempt"]), MOST_ATTEMPTS),
             due_ms=_int(fields["due"]),
             first_failure_ms=None if fields.get("first_failure") is None else _int(fields["first_failure"]),
             error_type=_text(fields.get("error_type")),
@@ -148,6 +151,13 @@ def decode_entry(value: bytes, log_offset: int) -> Entry:
         )
     except (KeyError, ValueError, TypeError, binascii.Error) as error:
         raise Unreadable(str(error)) from None
+
+
+def _state(value: object) -> State:
+    try:
+        return State(value)
+    except ValueError:
+        raise ValueError("no state that a lock has") from None  # the enumeration's own text quotes what stands there
 
 
 def _is_int(value: object) -> bool:
@@ -161,9 +171,11 @@ def _int(value: Any) -> int:
 
 
 def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str):
         raise ValueError("not text")
-    return value
+    return value.encode("utf-8", "replace").decode()  # JSON can say half a character, which no record can carry
 
 
 @dataclass(frozen=True, slots=True)

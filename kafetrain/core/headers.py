@@ -10,8 +10,8 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from kafetrain.core.control import Audit, Control
-from kafetrain.core.entry import Entry, cut
-from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader
+from kafetrain.core.entry import MOST_ATTEMPTS, Entry, cut
+from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, decimal
 
 __all__ = [
     "DeadLetterState",
@@ -20,6 +20,7 @@ __all__ = [
     "decode_retry",
     "dlq_headers",
     "dlq_mark_headers",
+    "place_in_log",
     "retry_headers",
     "taken_apart",
     "tombstone_headers",
@@ -188,8 +189,15 @@ def _restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | Non
     """With the nulls that travelled as empty."""
     if not nulls:
         return tuple(own)
-    positions = {int(text) for text in nulls.split(b",") if text.isdigit()}
+    positions = {decimal(text) for text in nulls.split(b",")}
     return tuple((name, None if i in positions and not value else value) for i, (name, value) in enumerate(own))
+
+
+def place_in_log(text: str) -> tuple[int, int] | None:
+    """What `partition/offset` names; None where it is nothing of the kind."""
+    first, _, second = text.partition("/")
+    partition, offset = decimal(first, below=1 << 31), decimal(second)
+    return None if partition is None or offset is None else (partition, offset)
 
 
 def decode_retry(record: Record) -> RetryInfo:
@@ -210,10 +218,9 @@ def decode_retry(record: Record) -> RetryInfo:
         if default is not None and name not in ours:
             return default
         digits = text(name)
-        sign = digits.removeprefix("-")
-        if not (sign.isascii() and sign.isdigit() and len(sign) < 20):
+        if (found := decimal(digits.removeprefix("-"))) is None:
             raise Malformed(f"{name} is no number")
-        return int(digits)
+        return -found if digits.startswith("-") else found
 
     try:
         id = MessageId.parse(text(RetryHeader.ID))
@@ -224,7 +231,7 @@ def decode_retry(record: Record) -> RetryInfo:
     return RetryInfo(
         id=id,
         timestamp_ms=number(RetryHeader.TIMESTAMP, record.timestamp),
-        attempt=max(0, number(RetryHeader.ATTEMPT, 0)),
+        attempt=min(max(0, number(RetryHeader.ATTEMPT, 0)), MOST_ATTEMPTS),
         due_ms=max(0, number(RetryHeader.DUE, 0)),
         lock_offset=number(RetryHeader.LOCK_OFFSET),
         control=_control(id, text, number) if RetryHeader.CONTROL in ours else None,
@@ -236,8 +243,8 @@ def decode_retry(record: Record) -> RetryInfo:
 
 def _control(id: MessageId, text: Callable[..., str], number: Callable[..., int]) -> Control:
     place = text(RetryHeader.DEAD_AT, "")
-    partition, _, offset = place.partition("/")
-    if place and not (partition.isdecimal() and offset.isdecimal()):
+    dead_at = place_in_log(place)
+    if place and dead_at is None:
         raise Malformed(f"{RetryHeader.DEAD_AT} is no partition/offset")
     return Control(
         action=text(RetryHeader.CONTROL),
@@ -250,5 +257,5 @@ def _control(id: MessageId, text: Callable[..., str], number: Callable[..., int]
             why=text(RetryHeader.WHY, "") or None,
             transform=text(RetryHeader.TRANSFORM, "") or None,
         ),
-        dead_at=(int(partition), int(offset)) if place else None,
+        dead_at=dead_at,
     )

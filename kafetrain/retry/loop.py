@@ -69,8 +69,6 @@ class RetryLoop:
         self._purging: Future[None] | None = None
         self._next_purge = self._clock.monotonic() + PURGE_EVERY_S
         self._busy_wait_s = BUSY_WAIT_S
-        self.malformed_count = 0
-        """Records of the retry topic that were none, and went to the dead-letter topic."""
         consumer.subscribe([topic.names.retry], self._owned)
         if self._transactor is not None:
             self._transactor.start()
@@ -161,7 +159,8 @@ class RetryLoop:
         try:
             info = decode_retry(record)
         except Malformed as why:
-            self.malformed_count += 1
+            with self._state.mutex:
+                self._state.malformed[part.place] += 1
             logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
                 "not a retry record, dead-lettered: {}", why
             )

@@ -132,7 +132,9 @@ class Replay:
     ) -> Iterator[tuple[Record, DeadLetterInfo]]:
         """Of this group and topic, from `first` to `last`, or to the present end."""
         reader.assign({place: first})
-        end = reader.end_offsets([place])[place] if last is None else last + 1
+        end = reader.end_offsets([place])[place]
+        if last is not None:
+            end = min(end, last + 1)
         while (reader.position(place) or 0) < end:
             self._check()
             try:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from kafetrain.errors import NotTrackedError
 from kafetrain.outcome import Lock, Outcome
-from kafetrain.record import Handler, Record
+from kafetrain.record import Handler, Record, TopicPartition
 from kafetrain.telemetry.outcomes import observe
 from kafetrain.tracker import ErrorTracker
 
@@ -102,7 +102,9 @@ class _Gauges(Collector):
                     families["pending"].add_metric(labels, sum(lock.pending for lock in locks))
                     families["oldest"].add_metric(labels, _oldest_s(pending))
                     families["dead"].add_metric(labels, len(locks) - len(pending))
-                for topic, orphans, seconds in _of_topics(tracker):
+                for topic, orphans, malformed, seconds in _of_topics(tracker):
+                    for place, count in malformed.items():
+                        families["malformed"].add_metric([topic, place.topic, str(place.partition)], count)
                     for partition, took_s in seconds.items():
                         families["orphans"].add_metric([topic, str(partition)], orphans.get(partition, 0))
                         families["restore"].add_metric([topic, str(partition)], took_s)
@@ -126,6 +128,11 @@ class _Gauges(Collector):
                 "kafetrain_orphans",
                 "Locks released since the start because their record can never arrive.",
                 labels=["topic", "partition"],
+            ),
+            "malformed": GaugeMetricFamily(
+                "kafetrain_malformed_records",
+                "Records of the redirect and the retry topic, read since the start, that are damaged or nobody's.",
+                labels=["topic", "log", "partition"],
             ),
             "restore": GaugeMetricFamily(
                 "kafetrain_restore_seconds",
@@ -153,12 +160,14 @@ def _by_partition(tracker: ErrorTracker) -> dict[tuple[str, int], list[Lock]]:
     return found
 
 
-def _of_topics(tracker: ErrorTracker) -> Iterator[tuple[str, dict[int, int], dict[int, float]]]:
+def _of_topics(
+    tracker: ErrorTracker,
+) -> Iterator[tuple[str, dict[int, int], dict[TopicPartition, int], dict[int, float]]]:
     with tracker.state.mutex:
         topics = list(tracker.state.topics)
     for topic in topics:
         try:
-            yield topic, tracker.orphans(topic), tracker.restore_seconds(topic)
+            yield topic, tracker.orphans(topic), tracker.malformed(topic), tracker.restore_seconds(topic)
         except NotTrackedError:
             continue  # it was closed a moment ago
 

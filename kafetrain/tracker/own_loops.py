@@ -252,6 +252,8 @@ class OwnRetryLoop:
         return Outcome.PARKED
 
     def _bury_malformed(self, record: Record, topic: PreparedTopics, why: Malformed) -> Sequence[Outcome]:
+        with self._state.mutex:
+            self._state.malformed[TopicPartition(record.topic, record.partition)] += 1
         source, letter = malformed_letter(self._settings.group_id, record, why)
         yield from self._writes.dead_letter(topic, source, letter)
         return Outcome.DEAD_LETTERED

@@ -28,7 +28,7 @@ from kafetrain.errors import (
     NewerFormatError,
     RestoreTimeoutError,
 )
-from kafetrain.record import Record, TopicPartition
+from kafetrain.record import Record, TopicPartition, decimal
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
@@ -59,8 +59,6 @@ class RedirectReader:
         self._unneeded_since: dict[TopicPartition, float] = {}
         self._passed: set[TopicPartition] = set()  # purged while we were reading below
         self._next_forget = clock.monotonic() + FORGET_EVERY_S
-        self.malformed_count = 0
-        """Records of the redirect topics that name no id."""
 
     def step(self) -> None:
         """Take new claims, read on, make claims ready, forget what cannot matter any more."""
@@ -323,7 +321,7 @@ class RedirectReader:
         return next((n for n, t in self._state.topics.items() if t.names.redirect == place.topic), None)
 
     def _malformed(self, record: Record, why: str) -> None:
-        self.malformed_count += 1
+        self._state.malformed[TopicPartition(record.topic, record.partition)] += 1
         logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
             "a record that is not ours or is damaged: {}", why
         )
@@ -358,5 +356,4 @@ def _floor(committed: Committed | None) -> int | None:
     """What our own commits carry; None for a commit of somebody else, or none."""
     if committed is None or not committed.metadata.startswith(METADATA_PREFIX):
         return None
-    digits = committed.metadata.removeprefix(METADATA_PREFIX)
-    return int(digits) if digits.isascii() and digits.isdigit() else None
+    return decimal(committed.metadata.removeprefix(METADATA_PREFIX))

@@ -115,6 +115,8 @@ class TrackerState:
         """Source partitions: how long restoring their locks took, the last time."""
         self.orphans: Counter[TopicPartition] = Counter()
         """Source partitions: locks released because their record can never arrive."""
+        self.malformed: Counter[TopicPartition] = Counter()
+        """Partitions of redirect and retry topics: records read that are damaged, or that nobody of ours wrote."""
         self.retry_consumers: set[str] = set()
         """Source topics whose retry topic a loop of ours reads."""
         self.error: BaseException | None = None

@@ -282,6 +282,14 @@ class ErrorTracker:
         with self.state.mutex:
             return {place.partition: count for place, count in self.state.orphans.items() if place.topic == topic}
 
+    def malformed(self, topic: str) -> dict[TopicPartition, int]:
+        """By partition of the redirect and the retry topic: records read since the start that are damaged, or that
+        nobody of ours wrote. Those of the retry topic are dead letters of state `malformed`."""
+        names = self.state.topic(topic).names
+        with self.state.mutex:
+            found = self.state.malformed.items()
+            return {place: count for place, count in found if place.topic in (names.redirect, names.retry)}
+
     def restore_seconds(self, topic: str) -> dict[int, float]:
         """By partition that is ours: how long restoring its locks took."""
         self.state.topic(topic)

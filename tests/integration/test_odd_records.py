@@ -10,6 +10,7 @@ import pytest
 
 from kafetrain import ErrorTracker, KafetrainError, KafkaConsumer, Record, Settings, get_retry_attempt
 from kafetrain.errors import NewerFormatError
+from kafetrain.record import TopicPartition
 from tests.integration.journal import Journal
 from tests.waiting import wait_for
 
@@ -151,7 +152,7 @@ def test_foreign_and_damaged_records_in_the_redirect_topic_are_logged_once_and_p
     written = cluster.write(topic, b"a", b"m1", b"m2")
     with KafkaConsumer.resilient(settings, topic, journal.recording(fail_first)) as consumer:
         wait_for("both have succeeded", lambda: journal.offsets("ended") == [0, 1], check=consumer.check)
-        counted = consumer.tracker.parts.reader.malformed_count
+        counted = consumer.tracker.malformed(topic)[TopicPartition(redirect, 0)]
 
     assert counted == len(damaged) + 2, "the damaged, nobody's tombstone, and a registration that is none"
     assert sum("not ours or is damaged" in line for line in log) == counted

@@ -17,6 +17,7 @@ from kafetrain import (
     json_of,
     text_of,
 )
+from kafetrain.record import decimal
 
 
 def record(value: Any = b"{}", headers: Any = ()) -> Any:
@@ -44,6 +45,20 @@ def test_a_retried_record_tells_its_story() -> None:
 def test_damaged_headers_do_no_harm() -> None:
     damaged = record(headers=[("x-retry-attempt", b"many"), ("x-retry-reason", b"\xff"), ("x-retry-id", None)])
     assert (get_retry_attempt(damaged), get_retry_reason(damaged), is_retry_message(damaged)) == (0, None, False)
+
+
+@pytest.mark.parametrize("digits", ["²", "٣", "-1", "1_0", "9" * 19, "9" * 5000])
+def test_an_attempt_that_no_number_of_kafkas_is_counts_as_none(digits: str) -> None:
+    assert get_retry_attempt(record(headers=[("x-retry-attempt", digits.encode())])) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), (b"007", 7), ("9223372036854775807", 2**63 - 1), ("9223372036854775808", None), ("9" * 5000, None)]
+    + [(text, None) for text in ("", b"", "-1", "+1", " 1", "1\n", "1_0", "1e3", "²", "٣", b"\xb2")],
+)
+def test_decimal_reads_the_numbers_that_kafka_has(text: str | bytes, number: int | None) -> None:
+    assert decimal(text) == number
 
 
 def test_values_as_text_and_json() -> None:

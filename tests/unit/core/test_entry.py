@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kafetrain.core.entry import (
+    MOST_ATTEMPTS,
     Entry,
     NewerFormat,
     Registration,
@@ -74,6 +75,25 @@ def test_what_is_no_entry_is_unreadable(fields: object) -> None:
         decode_entry(json.dumps(fields).encode(), 0)
 
 
+def test_what_is_wrong_with_an_entry_is_said_without_quoting_it() -> None:
+    with pytest.raises(Unreadable) as caught:
+        decode_entry(b'{"v":1,"key":null,"state":"card 4711","attempt":0,"due":0}', 0)
+    assert "4711" not in str(caught.value)
+
+
+def test_attempts_beyond_all_bounds_leave_room_to_count_on() -> None:
+    entry = decode_entry(encode_entry(Entry(b"k", attempt=2**63 - 1)), 0)
+    assert entry.attempt == MOST_ATTEMPTS
+    again = decode_entry(encode_entry(entry.failed(due_ms=1, now_ms=1, error_type="E", error="no")), 0)
+    assert again.readable
+
+
+def test_half_a_character_in_an_error_can_be_written_again() -> None:
+    value = json.dumps({**json.loads(encode_entry(Entry(b"k"))), "error_type": "E", "error": "a\ud800"}).encode()
+    assert decode_entry(value, 0).error == "a?"
+    assert decode_entry(encode_entry(decode_entry(value, 0)), 0).error == "a?"
+
+
 def test_a_newer_format_is_told_apart_from_garbage() -> None:
     with pytest.raises(NewerFormat):
         decode_entry(b'{"v": 2}', 0)
@@ -108,7 +128,21 @@ def test_an_id_is_never_taken_for_a_registration_whatever_the_groups_name(group:
         MessageId.parse(key)
 
 
-@pytest.mark.parametrize("text", ["", "a/b/c", "g/t/0/x", "g/t/-1/0", "g//0/0", "/t/0/0", "g/t/0/1/2", "g/t/٣/0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a/b/c",
+        "g/t/0/x",
+        "g/t/-1/0",
+        "g//0/0",
+        "/t/0/0",
+        "g/t/0/1/2",
+        "g/t/٣/0",
+        "g/t/2147483648/0",
+        "g/t/0/9223372036854775808",
+    ],
+)
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"must be|not group"):
         MessageId.parse(text)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kafetrain.core.entry import Entry
-from kafetrain.core.headers import Malformed, decode_retry, dlq_headers, retry_headers
+from kafetrain.core.dead_letter import decode_dead_letter
+from kafetrain.core.entry import MOST_ATTEMPTS, Entry
+from kafetrain.core.headers import Malformed, decode_retry, dlq_headers, place_in_log, retry_headers
 from kafetrain.record import MessageId, RetryHeader
 
 ID = MessageId("billing", "orders", 3, 12)
@@ -74,11 +75,42 @@ def replaced(name: str, value: bytes) -> Any:
         replaced(RetryHeader.LOCK_OFFSET, b"soon"),
         replaced(RetryHeader.ATTEMPT, b"1.5"),
         replaced(RetryHeader.DUE, b"9" * 30),
+        replaced(RetryHeader.DUE, b"9223372036854775808"),
+        replaced(RetryHeader.DUE, "²".encode()),
+        replaced(RetryHeader.LOCK_OFFSET, b"--1"),
+        [*sent([]), (RetryHeader.CONTROL, b"replay"), (RetryHeader.DEAD_AT, "0/²".encode())],
+        [*sent([]), (RetryHeader.CONTROL, b"replay"), (RetryHeader.DEAD_AT, b"2147483648/1")],
     ],
 )
 def test_what_is_no_retry_record_is_malformed(headers: Any) -> None:
     with pytest.raises(Malformed):
         decode_retry(record(headers))
+
+
+def test_attempts_beyond_all_bounds_leave_room_to_count_on() -> None:
+    assert decode_retry(record(replaced(RetryHeader.ATTEMPT, b"9223372036854775807"))).attempt == MOST_ATTEMPTS
+    assert decode_retry(record(replaced(RetryHeader.ATTEMPT, b"-7"))).attempt == 0
+
+
+def test_the_list_of_null_headers_may_hold_anything() -> None:
+    headers = [("a", b""), ("b", b""), *sent([]), (RetryHeader.NULL_HEADERS, f"x,²,{'9' * 5000},1".encode())]
+    assert list(decode_retry(record(headers)).user_headers) == [("a", b""), ("b", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("0/1", (0, 1)), ("2147483647/9223372036854775807", (2**31 - 1, 2**63 - 1))]
+    + [(text, None) for text in ("", "0", "/", "0/", "/1", "0/1/2", "0/-1", "²/1", "2147483648/0", f"0/{'9' * 5000}")],
+)
+def test_a_place_in_a_log_is_two_numbers_that_kafka_has(text: str, place: tuple[int, int] | None) -> None:
+    assert place_in_log(text) == place
+
+
+@pytest.mark.parametrize("text", ["²/1", f"1/{'9' * 5000}", "1"])
+def test_damaged_numbers_of_a_dead_letter_are_taken_as_not_there(text: str) -> None:
+    ours = [("x-dlq-id", str(ID).encode()), ("x-dlq-attempts", "²".encode()), ("x-dlq-replayed", text.encode())]
+    info = decode_dead_letter(record(ours))
+    assert (info.id, info.attempts, info.replayed) == (ID, 0, None)
 
 
 @given(own_headers)

@@ -78,6 +78,7 @@ def test_the_names_of_the_metrics_are_public() -> None:
         "kafetrain_dead_keys",
         "kafetrain_dead_letters",
         "kafetrain_handler_seconds",
+        "kafetrain_malformed_records",
         "kafetrain_oldest_pending_seconds",
         "kafetrain_orphans",
         "kafetrain_pending_locks",
