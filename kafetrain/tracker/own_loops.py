@@ -135,10 +135,7 @@ class OwnRetryLoop:
         """None: malformed, or another group's."""
         try:
             info = decode_retry(record)
-        except Malformed as error:
-            logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
-                "not a retry record: {}", error
-            )
+        except Malformed:
             return None
         if info.id.group != self._settings.group_id or info.id.topic != topic.names.source:
             return None
@@ -254,6 +251,9 @@ class OwnRetryLoop:
     def _bury_malformed(self, record: Record, topic: PreparedTopics, why: Malformed) -> Sequence[Outcome]:
         with self._state.mutex:
             self._state.malformed[TopicPartition(record.topic, record.partition)] += 1
+        logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
+            "not a retry record, dead-lettered: {}", why
+        )
         source, letter = malformed_letter(self._settings.group_id, record, why)
         yield from self._writes.dead_letter(topic, source, letter)
         return Outcome.DEAD_LETTERED

@@ -6,18 +6,13 @@ Where nothing else is said, it looks at the same runs each time; `--hypothesis-p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from kafetrain.retry import loop
-from kafetrain.topic_setup import PreparedTopics, prepare_topics
-from kafetrain.tracker import reader, transactor
 from tests.simulation.sim import Sim
-from tests.simulation.stepped import ImpatientClock, PausingSequencer, SteppedThread, result_of
+from tests.simulation.unhurried import loops_never_wait
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -36,14 +31,7 @@ settings.register_profile(
 
 @pytest.fixture(autouse=True, scope="package")
 def _loops_never_wait() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "BUSY_WAIT_S", 0.0)
-        patch.setattr(loop, "BUSY_WAIT_AT_MOST_S", 0.0)
-        patch.setattr(reader, "prepare_topics", _prepare_at_once)
-        patch.setattr(Future, "result", result_of)
-        patch.setattr(transactor, "POLL", timedelta(0))
-        patch.setattr(transactor, "LoopThread", SteppedThread)
-        patch.setattr(transactor, "Sequencer", PausingSequencer)
+    with loops_never_wait():
         yield
 
 
@@ -59,8 +47,3 @@ def new_sim(request: pytest.FixtureRequest) -> Iterator[Callable[..., Sim]]:
     yield new
     for sim in sims:
         sim.close()
-
-
-def _prepare_at_once(*args: Any, clock: Any) -> PreparedTopics:
-    """Or not at all: it would wait half a minute for brokers that are gone, and everybody with it."""
-    return prepare_topics(*args, clock=ImpatientClock(), wait=lambda seconds: None)
