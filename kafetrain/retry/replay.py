@@ -83,7 +83,8 @@ class Replay:
     def run(self) -> None:
         reader = self._open_reader()
         try:
-            for number in sorted({job.dead_at[0] for job in self._jobs}):
+            there = self._partitions()
+            for number in sorted({job.dead_at[0] for job in self._jobs if job.dead_at[0] < there}):
                 place = TopicPartition(self._topic.names.dlq, number)
                 jobs = [job for job in self._jobs if job.dead_at[0] == number]
                 self._choose(reader, place, jobs)
@@ -91,6 +92,12 @@ class Replay:
         finally:
             reader.close()
         self._lock()
+
+    def _partitions(self) -> int:
+        """Of the dead-letter topic, as it is now. A control record may name one that is not there."""
+        name = self._topic.names.dlq
+        described = self._parts.admin.describe_topics([name]).get(name)
+        return 0 if described is None else described.partitions
 
     # Which dead letters
 

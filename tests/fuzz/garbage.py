@@ -31,7 +31,7 @@ from kafetrain.record import TopicPartition
 from kafetrain.telemetry import Metrics
 from kafetrain.testing.events import Chain, Event, Standing, Written
 from kafetrain.testing.promises import HonestAttempts, KeyOrder, Promise, all_promises
-from tests.fuzz.damage import CANARY, GROUP, TOPIC
+from tests.fuzz.damage import CANARY, GROUP, TOPIC, evenly
 from tests.simulation.sim import Plan, Sim
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Fuzzed(Sim):
 
     def end(self) -> None:
         """Everything that is real has ended, and what is not was counted."""
+        self.flow()
+        assert self.instance.error is None
         self.drain()
         assert self.instance.error is None
         expected = {place: len(offsets) for place, offsets in self.garbage.items() if offsets}
@@ -177,4 +179,4 @@ def run(steps: list[Step], sim: Fuzzed) -> None:
 
 
 def steps_with(garbage: st.SearchStrategy[Step]) -> st.SearchStrategy[list[Step]]:
-    return st.lists(garbage | garbage | real | real | time_passes | restarts, min_size=1, max_size=12)
+    return st.lists(evenly(garbage, garbage, real, real, time_passes, restarts), min_size=1, max_size=12)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from tests.fuzz.targets import CODECS, LAYERS, TARGETS
 from tests.simulation.unhurried import loops_never_wait
 
-EXAMPLES = {**dict.fromkeys(CODECS, 200), **dict.fromkeys(LAYERS, 60)}
+EXAMPLES = {**dict.fromkeys(CODECS, 300), **dict.fromkeys(LAYERS, 100)}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
