@@ -47,10 +47,13 @@ class Resources:
         files = self._open_files()
         return threads + [f"{number} -> {name}" for number, name in files.items() if self._files.get(number) != name]
 
+    def is_freed(self) -> bool:
+        return not self.left()
+
     def wait_until_freed(self) -> None:
         """A thread that was told to end may still be on its way out; nothing may stay."""
         with contextlib.suppress(AssertionError):
-            wait_for("all is freed", lambda: not self.left(), timeout=60)
+            wait_for("all is freed", self.is_freed, timeout=60)
         assert self.left() == []
 
     @staticmethod
@@ -60,6 +63,21 @@ class Resources:
             with contextlib.suppress(OSError):  # the folder itself, closed by now
                 found[int(entry.name)] = os.readlink(entry)
         return found
+
+
+def left_each_time(act: Callable[[], None]) -> list[str]:
+    """What `act` leaves open whenever it is done; the last time's. A socket that is just being closed, or that another
+    client of this process has opened meanwhile, is there once: what leaks grows with each time."""
+    left: list[str] = []
+    for _ in range(3):
+        before = Resources()
+        act()
+        with contextlib.suppress(AssertionError):
+            wait_for("all is freed", before.is_freed, timeout=20)
+        left = before.left()
+        if not left:
+            break
+    return left
 
 
 def nothing(record: Record) -> None:
@@ -127,12 +145,16 @@ def test_topics_that_break_a_promise_leave_nothing_running(
 ) -> None:
     topic = kafetrain_topic(2)
     cluster.broker.create_topic(f"redirect-{topic}", 2, {"cleanup.policy": "delete"})
-    before = Resources()
     settings = make_settings()
-    for start in (ErrorTracker(settings).start_tracking, lambda t: KafkaConsumer.resilient(settings, t, nothing).run()):
-        with pytest.raises(ConfigurationError, match=rf"redirect-{topic}.*cleanup\.policy"):
-            start(topic)
-    before.wait_until_freed()
+
+    def start_both() -> None:
+        run = KafkaConsumer.resilient(settings, topic, nothing).run
+        for start in (lambda: ErrorTracker(settings).start_tracking(topic), run):
+            with pytest.raises(ConfigurationError, match=rf"redirect-{topic}.*cleanup\.policy"):
+                start()
+
+    left = left_each_time(start_both)
+    assert left == []
 
 
 class FailingStep:
