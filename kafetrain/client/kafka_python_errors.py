@@ -61,6 +61,7 @@ def client_error(error: BaseException, doing: str) -> ClientError:
 
 # By the first word of what was tried.
 _RIGHTS = {
+    "asking": "Describe",
     "committing": "Read",
     "creating": "Create",
     "deleting": "Delete",
@@ -77,7 +78,7 @@ def _missing_right(error: BaseException, doing: str) -> str:
     right = _RIGHTS.get(doing.split(" ", 1)[0])
     if right is None or not isinstance(error, kafka_errors.AuthorizationError):
         return ""
-    if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
+    if isinstance(error, kafka_errors.GroupAuthorizationFailedError) and right != "Describe":
         right = "Read"
     included = " (Read or Write would include it)" if right == "Describe" else ""
     return f". This user lacks {right} there{included}"

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,8 +149,9 @@ def test_topics_that_break_a_promise_leave_nothing_running(
     settings = make_settings()
 
     def start_both() -> None:
-        run = KafkaConsumer.resilient(settings, topic, nothing).run
-        for start in (lambda: ErrorTracker(settings).start_tracking(topic), run):
+        tracker, consumer = ErrorTracker(settings), KafkaConsumer.resilient(settings, topic, nothing)
+        starts: list[Callable[[], None]] = [partial(tracker.start_tracking, topic), consumer.run]
+        for start in starts:
             with pytest.raises(ConfigurationError, match=rf"redirect-{topic}.*cleanup\.policy"):
                 start()
 

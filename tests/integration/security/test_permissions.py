@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer as TheirConsumer
@@ -30,34 +28,12 @@ from kafetrain.client.ports import ClientError
 from tests.integration.cluster import Cluster
 from tests.integration.cluster import log as log
 from tests.integration.security.secured import Right, SecuredBroker
+from tests.integration.security.tables import Row, here, rows
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.kafka
 
-PAGE = Path(__file__).parents[3] / "docs" / "pages" / "security.md"
 USER, PASSWORD = "operator", "correct-horse"
-ROW = re.compile(r"\| (topic|topics that begin with|group) `([\w-]+)` \| (\w+) \|.*\| an? (error|warning) \|")
-
-
-class Row(NamedTuple):
-    right: Right
-    without_it: str
-
-    def __str__(self) -> str:
-        return str(self.right)
-
-
-def rows(heading: str) -> list[Row]:
-    """Of the table under a heading of the page, for topic `orders` and group `billing`."""
-    text = PAGE.read_text().split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
-    found = []
-    for kind, name, operation, without_it in ROW.findall(text):
-        resource: Literal["group", "topic"] = "group" if kind == "group" else "topic"
-        found.append(Row(Right(resource, name, operation, prefixed="begin" in kind), without_it))
-    assert len(found) == text.count("\n| ") - 2, "a row that this does not understand"
-    return found
-
-
 NO_RETRIES, LAYER_1, ALL_LAYERS = rows("Layer 3 without retries"), rows("Layer 1"), rows("All layers")
 CREATING, LOOKING = rows("Creating topics"), rows("Commands that only look")
 
@@ -82,8 +58,7 @@ class Setup:
 
     def here(self, right: Right) -> Right:
         """What the page says of `orders` and `billing`, of our topic and group."""
-        name = right.name.replace("billing", self.group) if right.resource == "group" else right.name
-        return right._replace(name=name.replace("orders", self.topic))
+        return here(right, self.topic, self.group)
 
     def allow(self, rows: Sequence[Row]) -> None:
         self.secured.allow(USER, [self.here(row.right) for row in rows])
