@@ -50,9 +50,7 @@ def dead_letter_topics(steps: list[Step]) -> None:
             for record in sim.written:
                 sim.spare(record)  # what is replayed comes after what has passed it
         for _ in sim.written:  # one that was parked behind a dead one may die in its turn
-            with sim.operator() as letters:
-                letters.replay(all=True, wait=False, by="me")
-            sim.drain()
+            sim.replay_all()
         ended = set(sim.journal.places("ended"))
         assert {record.place for record in sim.written} == ended, "the dead ones were replayed"
         there = sim.cluster.read(sim.names.dlq)

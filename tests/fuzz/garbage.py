@@ -81,7 +81,7 @@ class Fuzzed(Sim):
 
     def _promised(self, group: str) -> list[Promise]:
         of_order = (KeyOrder, HonestAttempts)
-        promises = all_promises(TOPIC, lambda place: place in self.dead(group))
+        promises = all_promises(TOPIC, lambda place: place in self.expectations[group].dead())
         return [Sparing(promise, self.spared) if isinstance(promise, of_order) else promise for promise in promises]
 
     def standing(self, group: str) -> Standing:
@@ -102,6 +102,15 @@ class Fuzzed(Sim):
     def operator(self) -> DeadLetters:
         client, wait = self.cluster.client(f"{GROUP}.operator"), self.clock.advance
         return DeadLetters(self.settings(GROUP), TOPIC, client, clock=self.clock, wait=wait)
+
+    def replay_all(self) -> None:
+        """Everything that is dead, to the end."""
+        with self.operator() as letters:
+            letters.replay(all=True, wait=False, by="me")
+        self.flow()
+        while not self.instance.lookups.is_idle:
+            self.flow(1)
+        self.drain()
 
     def restart(self) -> None:
         """It dies, and the next one reads the redirect topic from its beginning."""

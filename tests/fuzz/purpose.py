@@ -60,6 +60,7 @@ def on_purpose(name: str, steps: list[Step]) -> None:
         for step in steps:
             step(sim)
         sim.flow(3)
+        sim.may_end = (error,)
         cause(sim)
         for _ in range(10):
             sim.advance(6)

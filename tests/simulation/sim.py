@@ -74,6 +74,7 @@ class Sim:
         **settings: Any,
     ) -> None:
         self.clock, self.say, self._changes = SimulatedClock(), say, settings
+        self.may_end: tuple[type[BaseException], ...] = MAY_END
         self.cluster = SimulatedCluster(
             self.clock,
             threads=False,
@@ -390,7 +391,7 @@ class Sim:
         self.zombies.look(instance)
         if instance.error is not None:
             self.say(f"    {instance.name} ends: {type(instance.error).__name__}: {instance.error}")
-            assert isinstance(instance.error, MAY_END), f"{instance.name} ended: {instance.error!r}"
+            assert isinstance(instance.error, self.may_end), f"{instance.name} ended: {instance.error!r}"
             instance.stop(lambda: self.acknowledge_all(instance.name))
             self._gone(instance)
         self._interrupted()

@@ -182,9 +182,14 @@ class SteppedExecutor(Executor):
         self._tasks.append((future, lambda: call(*args, **kwargs)))
         return future
 
+    @property
+    def is_idle(self) -> bool:
+        """It has nothing to do."""
+        return not self._tasks and not self._is_running
+
     def go_on(self) -> None:
         """With what it was handed first, until that is done or waits."""
-        if not self._tasks and not self._is_running:
+        if self.is_idle:
             return
         if self._thread is None:
             self._thread = SteppedThread(self, "look-ups", pauses_at_requests=False)

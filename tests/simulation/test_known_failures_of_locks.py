@@ -167,7 +167,7 @@ def test_a_tombstone_without_headers_stops_no_reader(new_sim: NewSim) -> None:
     sim.cluster.write(sim.names.redirect, None, None)
     sim.drain()
     assert list(sim.instances.values()) == [first]
-    assert first.parts.reader.malformed_count == 2
+    assert sum(first.tracker.malformed(TOPIC).values()) == 2
 
 
 def test_a_crash_between_the_lock_and_the_retry_record_loses_neither(new_sim: NewSim) -> None:

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from tests.integration.security.secured import Right
-from tests.integration.security.test_permissions import ALL_LAYERS, PASSWORD, USER, Row, Setup
+from tests.integration.security.tables import Row
+from tests.integration.security.test_permissions import ALL_LAYERS, PASSWORD, USER, Setup
 from tests.integration.security.test_permissions import cluster as cluster
 from tests.integration.security.test_permissions import setup as setup
 
