@@ -62,6 +62,7 @@ def client_error(error: BaseException, doing: str) -> ClientError:
 # By the first word of what was tried.
 _RIGHTS = {
     "asking": "Describe",
+    "beginning": "Write",
     "committing": "Read",
     "creating": "Create",
     "deleting": "Delete",

@@ -49,7 +49,7 @@ class KafkaPythonTransactions:
             producer.init_transactions()  # bounded by max_block_ms
         except Exception as error:
             abandon(producer, ABANDON_TIMEOUT_S)
-            raise _error(error, "beginning with transactions") from error
+            raise _error(error, f"beginning transactions of {producer.config['transactional_id']}") from error
 
     def begin(self) -> None:
         self._member = self._membership()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import trustme
 from cryptography.hazmat.primitives import serialization
@@ -30,7 +30,9 @@ from kafetrain.testing.apache_kafka import ApacheKafkaBroker
 from tests.integration.own_kafka import distribution
 from tests.waiting import wait_for
 
-__all__ = ["Certificates", "Right", "SecuredBroker", "secured_broker"]
+__all__ = ["Certificates", "Resource", "Right", "SecuredBroker", "secured_broker"]
+
+Resource: TypeAlias = Literal["topic", "group", "cluster", "transactional_id"]
 
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 
@@ -60,7 +62,7 @@ def _write(issued: trustme.LeafCert, path: Path) -> None:
 class Right(NamedTuple):
     """What somebody may do. `name`: of the resource, or its beginning where it is `prefixed`."""
 
-    resource: Literal["topic", "group", "cluster"]
+    resource: Resource
     name: str
     operation: str
     """As Kafka's documentation writes it: `Read`, `DescribeConfigs`."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from tests.integration.security.secured import Right
+from tests.integration.security.secured import Resource, Right
 
 __all__ = ["Row", "here", "rows"]
 
 PAGE = Path(__file__).parents[3] / "docs" / "pages" / "security.md"
-ROW = re.compile(r"\| (topic|topics that begin with|group) `([\w-]+)` \| (\w+) \|.*\| an? (error|warning) \|")
+KINDS: dict[str, Resource] = {
+    "topic": "topic",
+    "topics that begin with": "topic",
+    "group": "group",
+    "transactional ids that begin with": "transactional_id",
+}
+ROW = re.compile(rf"\| ({'|'.join(KINDS)}) `([\w-]+)` \| (\w+) \|.*\| an? (error|warning) \|")
 
 
 class Row(NamedTuple):
@@ -27,8 +33,7 @@ def rows(heading: str) -> list[Row]:
     text = PAGE.read_text().split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
     found = []
     for kind, name, operation, without_it in ROW.findall(text):
-        resource: Literal["group", "topic"] = "group" if kind == "group" else "topic"
-        found.append(Row(Right(resource, name, operation, prefixed="begin" in kind), without_it))
+        found.append(Row(Right(KINDS[kind], name, operation, prefixed="begin" in kind), without_it))
     assert len(found) == text.count("\n| ") - 2, "a row that this does not understand"
     return found
 

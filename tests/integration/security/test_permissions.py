@@ -36,6 +36,7 @@ pytestmark = pytest.mark.kafka
 USER, PASSWORD = "operator", "correct-horse"
 NO_RETRIES, LAYER_1, ALL_LAYERS = rows("Layer 3 without retries"), rows("Layer 1"), rows("All layers")
 CREATING, LOOKING = rows("Creating topics"), rows("Commands that only look")
+(TRANSACTIONS,) = rows("Transactional delivery")
 
 
 class Setup:
@@ -84,8 +85,7 @@ class Setup:
 
     @property
     def is_through(self) -> bool:
-        dead_letters = sum(self.cluster.end_offsets(f"dlq-{self.topic}").values())
-        return self.succeeded == [b"fails", b"follows"] and dead_letters == 1
+        return self.succeeded == [b"fails", b"follows"] and len(self.cluster.read(f"dlq-{self.topic}")) == 1
 
     # Ways to use kafetrain
 
@@ -159,6 +159,13 @@ def test_all_layers_work_with_their_table_and_warn_of_nothing(setup: Setup, log:
     assert [message for message in log if "dead-lettered" not in message] == []
 
 
+def test_transactional_delivery_works_with_one_row_more_and_warns_of_nothing(setup: Setup, log: list[str]) -> None:
+    setup.create_topics()
+    setup.allow([*ALL_LAYERS, TRANSACTIONS])
+    setup.run_all_layers(delivery="transactional")
+    assert [message for message in log if "dead-lettered" not in message] == []
+
+
 def test_layer_1_works_with_its_table_and_warns_of_nothing(setup: Setup, log: list[str]) -> None:
     setup.create_topics()
     setup.allow(LAYER_1)
@@ -218,6 +225,12 @@ def test_all_layers_without_one_right_end_with_an_error_that_names_it(row: Row, 
     setup.create_topics()
     setup.allow([other for other in ALL_LAYERS if other != row])
     error_without(row.right, setup, setup.run_all_layers)
+
+
+def test_transactional_delivery_without_its_row_ends_with_an_error_that_names_it(setup: Setup) -> None:
+    setup.create_topics()
+    setup.allow(ALL_LAYERS)
+    error_without(TRANSACTIONS.right, setup, lambda: setup.run_all_layers(delivery="transactional"))
 
 
 def test_all_layers_work_on_without_what_is_good_to_have_and_say_so(setup: Setup, log: list[str]) -> None:
