@@ -20,8 +20,8 @@ from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock
 from kafetrain.consumer.delivery import Slot, current_slot
 from kafetrain.consumer.key_queues import KeyQueues, Taken
+from kafetrain.core.chain import ChainKey
 from kafetrain.core.ledger import Ledger, ranges_of
-from kafetrain.core.lock_table import ChainKey
 from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
 from kafetrain.handlers import NoOutcome, future_of, has_no_outcome
 from kafetrain.outcome import Outcome

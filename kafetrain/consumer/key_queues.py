@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from kafetrain.core.lock_table import ChainKey
+from kafetrain.core.chain import ChainKey
 from kafetrain.record import Record
 
 __all__ = ["KeyQueues", "Taken"]

@@ -59,7 +59,7 @@ class NewerFormat(ValueError):
 
 @dataclass(slots=True)
 class Entry:
-    """One lock. Replaced as a whole, never changed in place but for an equal key; times are ms since the epoch."""
+    """One lock. Replaced as a whole, never changed in place; times are ms since the epoch."""
 
     key: bytes | None
     state: State = State.PENDING

@@ -11,73 +11,15 @@ order.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeAlias
 
-from kafetrain.core.entry import Entry, Registration, State
+from kafetrain.core.chain import Chain, ChainKey, Chains, chain_key
+from kafetrain.core.entries import Entries
+from kafetrain.core.entry import Entry, Registration
 from kafetrain.errors import KafetrainError
 
-__all__ = ["Chain", "ChainKey", "LockTable", "SourceLocks", "chain_key"]
-
-ChainKey: TypeAlias = "bytes | int"
-
-
-SHORT = 64
-"""A longer chain is a deque: taking the head of a list moves all that is behind it."""
-
-_NONE: frozenset[int] = frozenset()
-
-
-def chain_key(key: bytes | None, offset: int) -> ChainKey:
-    """Which chain a record belongs to within its source partition: one without a key is a chain of its own."""
-    return offset if key is None else key
-
-
-class Chain:
-    """The ids of one (source partition, key): open ones in offset order, the first is the head; and ended ones.
-
-    Most have one open id and none that ended, and there are as many chains as keys in retry: those take little memory.
-    """
-
-    __slots__ = ("ended", "key", "open")
-
-    def __init__(self, key: ChainKey) -> None:
-        self.key = key
-        self.open: list[int] | deque[int] = []
-        self.ended: set[int] | frozenset[int] = _NONE
-
-    def add_open(self, offset: int) -> None:
-        if not self.open:
-            self.open = [offset]  # of this size, where append makes room for more
-        elif offset > self.open[-1]:
-            if len(self.open) == SHORT:
-                self.open = deque(self.open)
-            self.open.append(offset)
-        else:  # redelivered around a crash: rare, so a linear insert will do
-            at = next(i for i, other in enumerate(self.open) if other > offset)
-            self.open.insert(at, offset)
-
-    def drop_open(self, offset: int) -> None:
-        if self.open[0] != offset:
-            self.open.remove(offset)
-        elif isinstance(self.open, deque):
-            self.open.popleft()
-        else:
-            del self.open[0]
-
-    def add_ended(self, offset: int) -> None:
-        if isinstance(self.ended, set):
-            self.ended.add(offset)
-        else:
-            self.ended = {offset}
-
-    def drop_ended(self, offset: int) -> None:
-        if isinstance(self.ended, set):
-            self.ended.discard(offset)
-            if not self.ended:
-                self.ended = _NONE
+__all__ = ["LockTable", "SourceLocks"]
 
 
 class SourceLocks:
@@ -86,8 +28,8 @@ class SourceLocks:
     __slots__ = ("chains", "committed", "ended", "entries", "floor")
 
     def __init__(self) -> None:
-        self.chains: dict[ChainKey, Chain] = {}
-        self.entries: dict[int, Entry] = {}
+        self.chains = Chains()
+        self.entries = Entries()
         self.ended: dict[int, tuple[ChainKey, int]] = {}  # offset -> chain, log offset of its tombstone
         self.committed = 0
         """The source's committed offset, as far as we know: below it nothing is delivered again."""
@@ -105,7 +47,7 @@ class SourceLocks:
             if known.key == entry.key:
                 self.entries[offset] = entry
                 return self.chains[chain_key(entry.key, offset)]
-            self._drop_if_idle(self._drop_open(offset))  # its key was unreadable before
+            self._drop_open(offset)  # its key was unreadable before
         elif (ended := self.ended.get(offset)) is not None:
             if entry.log_offset <= ended[1]:
                 return None
@@ -127,7 +69,7 @@ class SourceLocks:
         if ours or (offset >= self.committed and log_offset >= self.floor):
             self.ended[offset] = (chain.key, log_offset)
             chain.add_ended(offset)
-        self._drop_if_idle(chain)
+        self.chains[chain.key] = chain
         return chain
 
     def repair(self, offset: int, key: bytes | None, attempt: int, due_ms: int) -> Chain | None:
@@ -135,7 +77,7 @@ class SourceLocks:
         entry = self.entries.get(offset)
         if entry is None or entry.readable:
             return None
-        self._drop_if_idle(self._drop_open(offset))
+        self._drop_open(offset)
         return self._add_open(offset, replace(entry, key=key, attempt=attempt, due_ms=due_ms, readable=True))
 
     def later_id_known(self, chain: Chain, offset: int) -> bool:
@@ -145,7 +87,7 @@ class SourceLocks:
         for other in reversed(chain.open):
             if other <= offset:
                 return False
-            if self.entries[other].log_offset >= self.floor:
+            if self.entries.log_offset(other) >= self.floor:
                 return True
         return False
 
@@ -162,35 +104,26 @@ class SourceLocks:
         for offset in [o for o, (_, at) in self.ended.items() if at < floor]:
             self._forget(offset)
 
-    def _chain(self, key: ChainKey) -> Chain:
-        chain = self.chains.get(key)
-        if chain is None:
-            chain = self.chains[key] = Chain(key)
-        return chain
-
     def _add_open(self, offset: int, entry: Entry) -> Chain:
         chain = self._chain(chain_key(entry.key, offset))
-        if isinstance(chain.key, bytes):
-            entry.key = chain.key  # the same bytes, once for all of its ids
         chain.add_open(offset)
+        self.chains[chain.key] = chain
         self.entries[offset] = entry
         return chain
 
     def _drop_open(self, offset: int) -> Chain:
-        entry = self.entries.pop(offset)
-        chain = self.chains[chain_key(entry.key, offset)]
+        chain = self.chains[chain_key(self.entries.pop(offset).key, offset)]
         chain.drop_open(offset)
+        self.chains[chain.key] = chain
         return chain
 
     def _forget(self, offset: int) -> None:
-        key, _ = self.ended.pop(offset)
-        chain = self.chains[key]
+        chain = self.chains[self.ended.pop(offset)[0]]
         chain.drop_ended(offset)
-        self._drop_if_idle(chain)
+        self.chains[chain.key] = chain
 
-    def _drop_if_idle(self, chain: Chain) -> None:
-        if not chain.open and not chain.ended:
-            self.chains.pop(chain.key, None)
+    def _chain(self, key: ChainKey) -> Chain:
+        return self.chains.get(key) or Chain(key)
 
 
 class LockTable:
@@ -234,12 +167,12 @@ class LockTable:
                 yield partition, offset, entry
 
     def pending_count(self) -> int:
-        return sum(entry.state is State.PENDING for _, _, entry in self.open_ids())
+        return sum(sum(map(locks.entries.is_pending, locks.entries)) for locks in self.sources.values())
 
     def oldest_needed(self) -> int:
         """The redirect offset below which no record matters to this group any more."""
         needed = self.next_offset
         for locks in self.sources.values():
-            needed = min(needed, min((entry.log_offset for entry in locks.entries.values()), default=needed))
+            needed = min(needed, locks.entries.lowest_log_offset(needed))
             needed = min(needed, min((at for _, at in locks.ended.values()), default=needed))
         return needed

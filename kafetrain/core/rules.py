@@ -7,8 +7,9 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum
 
+from kafetrain.core.chain import Chain
 from kafetrain.core.entry import State
-from kafetrain.core.lock_table import Chain, SourceLocks
+from kafetrain.core.lock_table import SourceLocks
 from kafetrain.errors import RetriableError
 from kafetrain.record import BackoffPolicy
 
@@ -46,14 +47,14 @@ def runnable_head(locks: SourceLocks, chain: Chain) -> int | None:
     if not chain.open:
         return None
     head = chain.open[0]
-    return head if locks.entries[head].state is State.PENDING else None
+    return head if locks.entries.is_pending(head) else None
 
 
 def to_park(locks: SourceLocks, chain: Chain) -> int | None:
     """The next id to park behind a dead head, None where the head lives or nothing waits behind it."""
-    if not chain.open or locks.entries[chain.open[0]].state is not State.DEAD:
+    if not chain.open or locks.entries.is_pending(chain.open[0]):
         return None
-    return next((o for o in chain.open if locks.entries[o].state is State.PENDING), None)
+    return next(filter(locks.entries.is_pending, chain.open), None)
 
 
 def exhausted(

@@ -15,8 +15,9 @@ import itertools
 from collections import deque
 from typing import TypeAlias
 
+from kafetrain.core.chain import Chain, ChainKey
 from kafetrain.core.entry import State
-from kafetrain.core.lock_table import Chain, ChainKey, LockTable
+from kafetrain.core.lock_table import LockTable
 from kafetrain.core.rules import runnable_head, to_park
 from kafetrain.record import Record
 

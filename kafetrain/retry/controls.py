@@ -17,10 +17,10 @@ from typing import Any
 from loguru import logger
 
 from kafetrain.client.ports import ClientError, ConsumerPort
+from kafetrain.core.chain import ChainKey, chain_key
 from kafetrain.core.control import Action, Control, audit_headers
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import DeadLetterState
-from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.core.rules import runnable_head
 from kafetrain.errors import FatalError, PartitionLostError
 from kafetrain.record import Record, place_of

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from kafetrain.client.ports import Committed
+from kafetrain.core.chain import ChainKey, chain_key
 from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import RetryInfo
 from kafetrain.core.ledger import Ledger
-from kafetrain.core.lock_table import ChainKey, LockTable, chain_key
+from kafetrain.core.lock_table import LockTable
 from kafetrain.core.rules import to_park
 from kafetrain.core.schedule import Held, RetrySchedule
 from kafetrain.record import Record, TopicPartition

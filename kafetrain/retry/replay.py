@@ -20,11 +20,11 @@ from typing import Any
 from loguru import logger
 
 from kafetrain.client.ports import ConsumerPort, OffsetOutOfRangeError
+from kafetrain.core.chain import ChainKey, chain_key
 from kafetrain.core.control import Control, audit_headers
 from kafetrain.core.dead_letter import DeadLetterInfo, decode_dead_letter
 from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState, Malformed
-from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.errors import PartitionLostError
 from kafetrain.record import Record, TopicPartition
 from kafetrain.retry.partition import RetryPartition

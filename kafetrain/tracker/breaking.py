@@ -17,8 +17,8 @@ from loguru import logger
 from kafetrain.breaker import Breaker
 from kafetrain.clock import Clock
 from kafetrain.core.breaker import BreakerState, Verdict
+from kafetrain.core.chain import chain_key
 from kafetrain.core.headers import decode_retry
-from kafetrain.core.lock_table import chain_key
 from kafetrain.errors import Pause, RetriableError
 from kafetrain.handlers import Following
 from kafetrain.record import Handler, Record

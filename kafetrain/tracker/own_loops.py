@@ -16,10 +16,10 @@ from functools import partial
 from loguru import logger
 
 from kafetrain.clock import Clock
+from kafetrain.core.chain import chain_key
 from kafetrain.core.control import Action, Control, audit_headers
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.headers import DeadLetterState, Malformed, RetryInfo, decode_retry
-from kafetrain.core.lock_table import chain_key
 from kafetrain.core.rules import due_after, exhausted, runnable_head, to_park
 from kafetrain.errors import LogTruncatedError, NotTrackedError, PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import future_of

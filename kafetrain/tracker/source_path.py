@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from loguru import logger
 
 from kafetrain.clock import Clock
+from kafetrain.core.chain import ChainKey, chain_key
 from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState
-from kafetrain.core.lock_table import ChainKey, chain_key
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
 from kafetrain.errors import PartitionLostError, Pause, text_of_error
 from kafetrain.handlers import Following, future_of

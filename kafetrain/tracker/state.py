@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from kafetrain.core.chain import Chain, ChainKey
 from kafetrain.core.entry import Entry, Registration
-from kafetrain.core.lock_table import Chain, ChainKey, LockTable, SourceLocks
+from kafetrain.core.lock_table import LockTable, SourceLocks
 from kafetrain.errors import KafetrainError, NotTrackedError
 from kafetrain.record import TopicPartition
 from kafetrain.topic_setup import PreparedTopics

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kafetrain.core.chain import chain_key
 from kafetrain.core.entry import Entry, State
-from kafetrain.core.lock_table import LockTable, SourceLocks, chain_key
+from kafetrain.core.lock_table import LockTable, SourceLocks
 
 
 def pending(key: bytes | None, at: int, **changed: object) -> Entry:
@@ -83,7 +84,9 @@ def test_the_floor_takes_the_proof_from_what_is_below_it() -> None:
 def test_an_unreadable_entry_is_repaired_by_its_retry_record() -> None:
     locks = SourceLocks()
     locks.put(4, Entry(None, log_offset=1, readable=False))
-    assert locks.repair(4, b"k", attempt=2, due_ms=77) is locks.chains[b"k"]
+    repaired = locks.repair(4, b"k", attempt=2, due_ms=77)
+    assert repaired is not None
+    assert (repaired.key, list(repaired.open)) == (b"k", [4])
     entry = locks.entries[4]
     assert (entry.key, entry.attempt, entry.due_ms, entry.readable) == (b"k", 2, 77, True)
     assert set(locks.chains) == {b"k"}

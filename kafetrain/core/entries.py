@@ -1,0 +1,113 @@
+"""Entries in memory: there may be a million of them, so each is one string of bytes, and an `Entry` for who looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from struct import Struct
+
+from kafetrain.core.entry import Entry, State
+
+__all__ = ["Entries"]
+
+
+# Flags: what there is, and what is so.
+_KEY, _FIRST_FAILURE, _ERROR_TYPE, _ERROR, _DEAD_AT = 1, 2, 4, 8, 16
+_IS_DEAD, _IS_UNREADABLE, _IS_ATOMIC = 32, 64, 128
+
+_LOG_OFFSET = Struct("<q")
+_HEAD = Struct("<qqIIIB")
+"""Log offset, due, attempt, bytes of the key and of the error's type; flags. What is there of the rest follows."""
+_FLAGS_AT = _HEAD.size - 1
+_TIME, _PLACE = Struct("<q"), Struct("<qq")
+
+
+class Entries(MutableMapping[int, Entry]):
+    """By source offset. What is taken out is a copy: to change an entry, put another one."""
+
+    __slots__ = ("_packed",)
+
+    def __init__(self) -> None:
+        self._packed: dict[int, bytes] = {}
+
+    def __getitem__(self, offset: int) -> Entry:
+        return _unpacked(self._packed[offset])
+
+    def get(self, offset: int, default: Entry | None = None) -> Entry | None:  # type: ignore[override]  # of this type
+        packed = self._packed.get(offset)
+        return default if packed is None else _unpacked(packed)
+
+    def __setitem__(self, offset: int, entry: Entry) -> None:
+        self._packed[offset] = _pack(entry)
+
+    def __delitem__(self, offset: int) -> None:
+        del self._packed[offset]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, offset: object) -> bool:
+        return offset in self._packed
+
+    def is_pending(self, offset: int) -> bool:
+        """Raises `KeyError` where there is no entry."""
+        return not self._packed[offset][_FLAGS_AT] & _IS_DEAD
+
+    def log_offset(self, offset: int) -> int:
+        """Where the log holds the entry. Raises `KeyError` where there is none."""
+        return int(_LOG_OFFSET.unpack_from(self._packed[offset])[0])
+
+    def lowest_log_offset(self, otherwise: int) -> int:
+        """`otherwise`: where there are none."""
+        return min((int(_LOG_OFFSET.unpack_from(packed)[0]) for packed in self._packed.values()), default=otherwise)
+
+
+def _pack(entry: Entry) -> bytes:
+    key = entry.key or b""
+    error_type = _bytes(entry.error_type)
+    flags = (
+        _KEY * (entry.key is not None)
+        | _FIRST_FAILURE * (entry.first_failure_ms is not None)
+        | _ERROR_TYPE * (entry.error_type is not None)
+        | _ERROR * (entry.error is not None)
+        | _DEAD_AT * (entry.dead_at is not None)
+        | _IS_DEAD * (entry.state is State.DEAD)
+        | _IS_UNREADABLE * (not entry.readable)
+        | _IS_ATOMIC * entry.atomic
+    )
+    head = _HEAD.pack(entry.log_offset, entry.due_ms, entry.attempt, len(key), len(error_type), flags)
+    first_failure = b"" if entry.first_failure_ms is None else _TIME.pack(entry.first_failure_ms)
+    dead_at = b"" if entry.dead_at is None else _PLACE.pack(*entry.dead_at)
+    return b"".join((head, first_failure, dead_at, key, error_type, _bytes(entry.error)))
+
+
+def _unpacked(packed: bytes) -> Entry:
+    log_offset, due_ms, attempt, of_key, of_type, flags = _HEAD.unpack_from(packed)
+    at, first_failure_ms, dead_at = _HEAD.size, None, None
+    if flags & _FIRST_FAILURE:
+        (first_failure_ms,) = _TIME.unpack_from(packed, at)
+        at += _TIME.size
+    if flags & _DEAD_AT:
+        dead_at = _PLACE.unpack_from(packed, at)
+        at += _PLACE.size
+    type_at = at + of_key
+    error_at = type_at + of_type
+    return Entry(
+        packed[at:type_at] if flags & _KEY else None,
+        State.DEAD if flags & _IS_DEAD else State.PENDING,
+        attempt,
+        due_ms,
+        first_failure_ms,
+        packed[type_at:error_at].decode() if flags & _ERROR_TYPE else None,
+        packed[error_at:].decode() if flags & _ERROR else None,
+        dead_at,
+        log_offset,
+        not flags & _IS_UNREADABLE,
+        bool(flags & _IS_ATOMIC),
+    )
+
+
+def _bytes(text: str | None) -> bytes:
+    return b"" if text is None else text.encode("utf-8", "replace")
