@@ -14,10 +14,13 @@ from kafetrain.app.logs import show_logs
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, client = logging.getLogger(), logging.getLogger("kafka")
+    handlers, level, of_client = list(root.handlers), root.level, client.level
+    client.setLevel(logging.NOTSET)  # other tests silence it for as long as they run
     yield
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    client.setLevel(of_client)
     logger.remove()
     logger.disable("kafetrain")
 
