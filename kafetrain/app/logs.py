@@ -18,6 +18,9 @@ __all__ = ["LEVELS", "show_logs"]
 SAY_AGAIN_AFTER_S = 60.0
 MOST_REMEMBERED = 1000
 
+SELECTOR, BUSY = "kafka.net.selector", "blocking the event loop"
+"""kafka-python says so of itself whenever the machine is busy, each time in other words: nothing to act on."""
+
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical")
 
 
@@ -63,6 +66,8 @@ class _Forwarding(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.partition(".")[0] == "kafka" and not self._is_news(record):
+            return
+        if record.name == SELECTOR and BUSY in record.getMessage():
             return
         name = record.levelname if record.levelname in {known.upper() for known in LEVELS} else "WARNING"
         logger.bind(logger=record.name).log(name, "{}", record.getMessage())

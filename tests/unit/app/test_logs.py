@@ -31,6 +31,7 @@ def test_what_the_client_says_at_each_of_its_tries_is_shown_once(capsys: pytest.
         logging.getLogger("kafka.net.manager").warning("no broker; waiting %d s", wait_s)
         logging.getLogger("kafka.net.manager").info("not serious")
         logging.getLogger("billing").warning("the app's own")
+        logging.getLogger("kafka.net.selector").warning("it ran for %d s. It is blocking the event loop", wait_s)
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [event["message"] for event in events] == [
         "no broker; waiting 0 s",
