@@ -11,9 +11,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = set(root.handlers), root.level
+    handlers, level = list(root.handlers), root.level
     yield
-    for handler in tuple(root.handlers):
-        if handler not in handlers:
-            root.removeHandler(handler)
+    root.handlers[:] = handlers
     root.setLevel(level)

@@ -65,9 +65,9 @@ class _Forwarding(logging.Handler):
         self._say_again_at: dict[tuple[str, str], float] = {}  # `emit` is called under the handler's lock
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.partition(".")[0] == "kafka" and not self._is_news(record):
-            return
         if record.name == SELECTOR and BUSY in record.getMessage():
+            return
+        if record.name.partition(".")[0] == "kafka" and not self._is_news(record):
             return
         name = record.levelname if record.levelname in {known.upper() for known in LEVELS} else "WARNING"
         logger.bind(logger=record.name).log(name, "{}", record.getMessage())

@@ -56,9 +56,8 @@ class SourceLocks:
 
     def end(self, offset: int, key: bytes | None, log_offset: int, *, ours: bool = False) -> Chain | None:
         """The id has ended. `ours`: an acknowledged write of our own, which the log does not show us yet."""
-        entry = self.entries.get(offset)
-        if entry is not None:
-            if log_offset <= entry.log_offset:
+        if offset in self.entries:
+            if log_offset <= self.entries.log_offset(offset):
                 return None
             chain = self._drop_open(offset)
         else:

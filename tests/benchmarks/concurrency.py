@@ -7,13 +7,13 @@ import random
 import statistics
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from kafetrain import KafkaConsumer, LoggingMiddleware, Record, Settings
+from kafetrain import KafkaConsumer, LoggingMiddleware, Record
 from kafetrain.testing import Broker
 from tests.benchmarks.filling import fill
+from tests.benchmarks.ours import settings_for
 from tests.benchmarks.report import Block, Scale, spread
 
 __all__ = ["blocks"]
@@ -59,12 +59,7 @@ def once(broker: Broker, workload: Workload, client: str) -> float:
     topic = broker.create_unique_topic(workload.partitions, prefix="concurrency")
     fill(broker, topic, workload.records, 100, workload.partitions, keys=workload.keys)
     handler = Ordered(workload)
-    settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers,
-        group_id=f"kt-{uuid.uuid4().hex[:8]}",
-        concurrency=workload.threads,
-        client=client,
-    )
+    settings = settings_for(broker, client, concurrency=workload.threads)
     with KafkaConsumer.resilient(settings, topic, handler, middlewares=[LoggingMiddleware()]) as consumer:
         while not handler.done.wait(1.0):
             consumer.check()

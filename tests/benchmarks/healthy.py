@@ -6,15 +6,15 @@ from the first handler call to the last. Pairs are interleaved, and each gives o
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kafetrain import KafkaConsumer, LoggingMiddleware, Settings
+from kafetrain import LoggingMiddleware
 from kafetrain.testing import Broker
 from tests.benchmarks.bare import run_bare
 from tests.benchmarks.counter import Counter
 from tests.benchmarks.filling import fill
+from tests.benchmarks.ours import handle_all, settings_for
 from tests.benchmarks.report import Block, Scale, spread
 
 __all__ = ["Healthy", "blocks", "measure"]
@@ -85,11 +85,4 @@ def measure(broker: Broker, client: str, records: int, size_bytes: int, pairs: i
 
 
 def run_kafetrain(broker: Broker, topic: str, records: int, client: str) -> Counter:
-    counter = Counter(records)
-    settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}", client=client
-    )
-    with KafkaConsumer.resilient(settings, topic, counter, middlewares=[LoggingMiddleware()]) as consumer:
-        while not counter.done.wait(1.0):
-            consumer.check()
-    return counter
+    return handle_all(settings_for(broker, client), topic, records, [LoggingMiddleware()])

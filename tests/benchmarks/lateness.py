@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from confluent_kafka import Producer
 
-from kafetrain import KafkaConsumer, Record, RetriableError, Settings, get_retry_attempt
+from kafetrain import KafkaConsumer, Record, RetriableError, get_retry_attempt
 from kafetrain.record import RetryHeader, header
 from kafetrain.testing import Broker
+from tests.benchmarks.ours import settings_for
 from tests.benchmarks.report import Block, Scale
 from tests.waiting import wait_for
 
@@ -69,10 +69,7 @@ def run(broker: Broker, keys: int, client: str) -> dict[str, list[float]]:
             if sum(map(len, late.values())) == keys:
                 done.set()
 
-    settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}", client=client
-    )
-    with KafkaConsumer.resilient(settings, topic, handler) as consumer:
+    with KafkaConsumer.resilient(settings_for(broker, client), topic, handler) as consumer:
         produce_slowly(broker.bootstrap_servers, topic, [WARM])
         wait_for("both sides work", warm.is_set, check=consumer.check)
         produce_slowly(broker.bootstrap_servers, topic, [b"key-%d" % i for i in range(keys)])

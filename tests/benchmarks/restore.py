@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 
 from kafetrain import ErrorTracker, Settings
@@ -12,9 +11,10 @@ from kafetrain.record import MessageId
 from kafetrain.testing import Broker
 from tests.benchmarks.bare import read_all
 from tests.benchmarks.filling import Written, write
+from tests.benchmarks.ours import settings_for
 from tests.benchmarks.report import Block, Scale, spread
 
-__all__ = ["blocks", "entry_of", "settings_for"]
+__all__ = ["blocks", "entry_of"]
 
 ENTRIES = 1_000_000
 NOW_MS = 1_800_000_000_000
@@ -50,10 +50,6 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
         rows,
         data,
     )
-
-
-def settings_for(broker: Broker, client: str) -> Settings:
-    return Settings(bootstrap_servers=broker.bootstrap_servers, group_id=f"kt-{uuid.uuid4().hex[:8]}", client=client)
 
 
 def entry_of(group: str, topic: str, number: int) -> Written:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from kafetrain import ConstantBackoff, KafkaConsumer, Record, Settings, get_retry_attempt
+from kafetrain import ConstantBackoff, KafkaConsumer, Record, get_retry_attempt
 from kafetrain.testing import Broker
 from tests.benchmarks.filling import fill
+from tests.benchmarks.ours import settings_for
 from tests.benchmarks.report import Block, Scale, spread
 from tests.waiting import wait_for
 
@@ -84,13 +84,8 @@ def once(broker: Broker, keys: int, workload: Workload, client: str) -> float:
     topic = broker.create_unique_topic(PARTITIONS, prefix="retries")
     fill(broker, topic, keys, 100, PARTITIONS)
     handler = FailsOnce(keys, workload.share)
-    settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers,
-        group_id=f"kt-{uuid.uuid4().hex[:8]}",
-        backoff=ConstantBackoff(timedelta(milliseconds=1)),
-        delivery=workload.delivery,
-        client=client,
-    )
+    backoff = ConstantBackoff(timedelta(milliseconds=1))
+    settings = settings_for(broker, client, backoff=backoff, delivery=workload.delivery)
     with KafkaConsumer.resilient(settings, topic, handler) as consumer:
         while not handler.done.wait(1.0):
             consumer.check()

@@ -13,10 +13,10 @@ from kafka import TopicPartition
 
 from kafetrain import KafkaConsumer, Record, RetriableError, Settings
 from kafetrain.testing import Broker
-from tests.benchmarks.counter import Counter
 from tests.benchmarks.filling import Written, fill, write
+from tests.benchmarks.ours import handle_all, settings_for
 from tests.benchmarks.report import Block, Scale, spread
-from tests.benchmarks.restore import entry_of, settings_for
+from tests.benchmarks.restore import entry_of
 from tests.waiting import wait_for
 
 __all__ = ["blocks"]
@@ -48,9 +48,7 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
 def prepare(broker: Broker, settings: Settings, topic: str, redirects: int) -> None:
     """A group that has committed so many records, all of which were locked once, and purges what that has left."""
     fill(broker, topic, redirects, 10, 1)
-    handled = Counter(redirects)
-    with KafkaConsumer.resilient(settings, topic, handled) as consumer:
-        wait_for("all are handled", handled.done.is_set, 600, check=consumer.check)
+    handle_all(settings, topic, redirects)
     redirect = f"redirect-{topic}"
     write(broker, redirect, _came_and_went(settings.group_id, topic, redirects))
     fill(broker, topic, LIVE, 10, 1)

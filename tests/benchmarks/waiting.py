@@ -21,11 +21,11 @@ from kafetrain.core.entry import Entry, encode_entry
 from kafetrain.core.headers import retry_headers
 from kafetrain.record import MessageId
 from kafetrain.testing import Broker
-from tests.benchmarks.counter import Counter
 from tests.benchmarks.filling import Written, fill, write
 from tests.benchmarks.lateness import SHORT, late_ms, lateness_row, produce_slowly
+from tests.benchmarks.ours import handle_all, settings_for
 from tests.benchmarks.report import Block, Scale
-from tests.benchmarks.restore import NOW_MS, settings_for
+from tests.benchmarks.restore import NOW_MS
 from tests.waiting import wait_for
 
 __all__ = ["blocks"]
@@ -60,9 +60,7 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
 def prepare(broker: Broker, settings: Settings, topic: str, records: int) -> None:
     """The source topic is committed to its end; its records are in the redirect and in the retry topic."""
     fill(broker, topic, records, 1, 1, keys=1)
-    handled = Counter(records)
-    with KafkaConsumer.resilient(settings, topic, handled) as consumer:
-        wait_for("all are handled", handled.done.is_set, 600, check=consumer.check)
+    handle_all(settings, topic, records)
     write(broker, f"redirect-{topic}", (_entry(settings.group_id, topic, number) for number in range(records)))
     write(broker, f"retry-{topic}", (_retry_record(settings.group_id, topic, number) for number in range(records)))
 

@@ -14,13 +14,11 @@ from kafetrain.app.logs import show_logs
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    root, client = logging.getLogger(), logging.getLogger("kafka")
-    handlers, level, of_client = list(root.handlers), root.level, client.level
+    client = logging.getLogger("kafka")
+    level = client.level
     client.setLevel(logging.NOTSET)  # other tests silence it for as long as they run
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    client.setLevel(of_client)
+    client.setLevel(level)
     logger.remove()
     logger.disable("kafetrain")
 
