@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -21,6 +20,7 @@ from loguru import logger
 
 from kafetrain.client.confluent_errors import client_error, error_of
 from kafetrain.client.ports import AdminPort, ClientError, OutgoingRecord
+from kafetrain.futures import LightFuture
 
 __all__ = ["ConfluentProducer"]
 
@@ -34,6 +34,20 @@ REPLACE_AFTER_S = 1.0
 PURGE_TIMEOUT_S = 5.0
 
 
+class _Open(LightFuture[int]):
+    """A record under way: the future of its offset."""
+
+    def __init__(self, record: OutgoingRecord, owner: ConfluentProducer) -> None:
+        super().__init__()
+        self.record, self._owner = record, owner
+        self.size_bytes = _size(record)
+        self.number = 0
+
+    def delivered(self, error: Any, message: Any) -> None:
+        """For the library."""
+        self._owner._delivered(self, error, message)
+
+
 class ConfluentProducer:
     """A `ProducerPort`. `build` connects a library's producer.
 
@@ -45,8 +59,9 @@ class ConfluentProducer:
     def __init__(self, build: Callable[[], Any], build_admin: Callable[[], AdminPort], *, max_block_s: float) -> None:
         self._build, self._build_admin, self._max_block_s = build, build_admin, max_block_s
         self._producer = build()
-        self._changed = threading.Condition()  # guards what follows; the library is not called inside
-        self._open: OrderedDict[int, tuple[Future[int], OutgoingRecord, int]] = OrderedDict()  # in order of the calls
+        self._mutex = threading.Lock()  # guards what follows; the library is not called inside
+        self._changed = threading.Condition(self._mutex)
+        self._open: OrderedDict[int, _Open] = OrderedDict()  # in the order of the calls
         self._open_bytes = 0
         self._last_number = 0
         self._is_closed = False
@@ -58,21 +73,19 @@ class ConfluentProducer:
         self._thread.start()
 
     def send(self, record: OutgoingRecord) -> Future[int]:
-        future: Future[int] = Future()
-        future.set_running_or_notify_cancel()  # it is under way, and cannot be called back
-        deadline, size = time.monotonic() + self._max_block_s, _size(record)
+        one, deadline = _Open(record, self), time.monotonic() + self._max_block_s
         try:
             self._check(record, deadline)
-            number = self._enter(future, record, size, deadline)
+            self._enter(one, deadline)
         except ClientError as error:
-            future.set_exception(error)
-            return future
+            one.set_exception(error)
+            return one
         try:
-            self._produce(record, partial(self._ended, number), deadline)
+            self._produce(record, one.delivered, deadline)
         except Exception as error:
             self._broken_by(error)
-            self._end(number, error)
-        return future
+            self._end(one, error)
+        return one
 
     def flush(self, timeout: timedelta) -> None:
         with self._changed:
@@ -88,8 +101,8 @@ class ConfluentProducer:
             self._changed.wait_for(lambda: not self._open, timeout.total_seconds())
         self._thread.join(POLL_S * 2)
         _purge(self._producer)
-        for number in list(self._open):
-            self._end(number, ClientError("its producer was closed; it may have been appended", retriable=True))
+        for one in list(self._open.values()):
+            self._end(one, ClientError("its producer was closed; it may have been appended", retriable=True))
         with self._looking_up:
             if self._admin is not None:
                 self._admin.close()
@@ -120,19 +133,20 @@ class ConfluentProducer:
                     raise ClientError(f"{_doing(record)}: {why}")
                 time.sleep(ASK_AGAIN_S)
 
-    def _enter(self, future: Future[int], record: OutgoingRecord, size: int, deadline: float) -> int:
-        with self._changed:
-            wait = max(0.0, deadline - time.monotonic())
-            has_room = self._changed.wait_for(lambda: self._is_closed or self._fits(size), wait)
+    def _enter(self, one: _Open, deadline: float) -> None:
+        size = one.size_bytes
+        with self._mutex:
+            has_room = self._fits(size) or self._changed.wait_for(
+                lambda: self._is_closed or self._fits(size), max(0.0, deadline - time.monotonic())
+            )
             if self._is_closed:
-                raise ClientError(f"{_doing(record)}: the producer is closed")
+                raise ClientError(f"{_doing(one.record)}: the producer is closed")
             if not has_room:
                 why = f"{len(self._open)} records of {self._open_bytes} bytes are not acknowledged yet"
-                raise ClientError(f"{_doing(record)}: {why}", retriable=True)
-            number = self._last_number = self._last_number + 1
-            self._open[number] = (future, record, size)
+                raise ClientError(f"{_doing(one.record)}: {why}", retriable=True)
+            one.number = self._last_number = self._last_number + 1
+            self._open[one.number] = one
             self._open_bytes += size
-            return number
 
     def _fits(self, size: int) -> bool:
         if not self._open:
@@ -175,32 +189,30 @@ class ConfluentProducer:
             if is_broken:
                 self._replace()
 
-    def _ended(self, number: int, error: Any, message: Any) -> None:
+    def _delivered(self, one: _Open, error: Any, message: Any) -> None:
         if error is not None:
             self._broken_by(error)
-            self._end(number, error)
+            self._end(one, error)
         elif (offset := message.offset()) is not None and offset >= 0:
-            self._end(number, None, offset)
+            self._end(one, None, offset)
         else:  # a repeated batch whose first copy the broker knows, but no longer where it is
-            self._end(number, ClientError("appended, but nobody tells at which offset", retriable=True))
+            self._end(one, ClientError("appended, but nobody tells at which offset", retriable=True))
 
-    def _end(self, number: int, error: Any, offset: int = -1) -> None:
-        with self._changed:
-            one = self._open.pop(number, None)
-            if one is None:
+    def _end(self, one: _Open, error: Any, offset: int = -1) -> None:
+        with self._mutex:
+            if self._open.pop(one.number, None) is None:
                 return
-            future, record, size = one
-            self._open_bytes -= size
+            self._open_bytes -= one.size_bytes
             self._changed.notify_all()
         if error is None:
-            future.set_result(offset)
+            one.set_result(offset)
             return
-        failure = client_error(error, _doing(record))
+        failure = client_error(error, _doing(one.record))
         if isinstance(error, ClientError):
-            failure = ClientError(f"{_doing(record)}: {error}", retriable=error.retriable)
+            failure = ClientError(f"{_doing(one.record)}: {error}", retriable=error.retriable)
         elif (found := error_of(error)) is not None and found.fatal():
             failure = ClientError(f"{failure}. Its producer is replaced", retriable=True)
-        future.set_exception(failure)
+        one.set_exception(failure)
 
     # A producer that works no more
 
@@ -234,5 +246,5 @@ def _doing(record: OutgoingRecord) -> str:
 
 
 def _size(record: OutgoingRecord) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    headers = sum([len(name) + len(value or b"") for name, value in record.headers])
     return len(record.key or b"") + len(record.value or b"") + headers

@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -26,8 +25,9 @@ from kafetrain.client.kafka_python_workarounds import (
     send_nothing_that_has_failed,
 )
 from kafetrain.client.ports import ClientError, OutgoingRecord
+from kafetrain.futures import LightFuture
 
-__all__ = ["KafkaPythonProducer", "append"]
+__all__ = ["KafkaPythonProducer", "Open", "append"]
 
 MAX_OPEN_RECORDS = 20_000
 MAX_OPEN_BYTES = 64 * 1024 * 1024
@@ -40,18 +40,26 @@ ABANDON_TIMEOUT_S = 5.0
 STUCK_WITHIN_S = 0.2
 
 
-@dataclass(slots=True)
-class _Open:
-    """A record under way."""
+class Open(LightFuture[int]):
+    """A record under way: the future of its offset."""
 
-    record: OutgoingRecord
-    future: Future[int]
-    size_bytes: int
-    deadline: float
-    producer: Any = None  # that it was handed to
+    def __init__(self, record: OutgoingRecord, deadline: float, owner: KafkaPythonProducer) -> None:
+        super().__init__()
+        self.record, self.deadline, self._owner = record, deadline, owner
+        self.size_bytes = _size(record)
+        self.number = 0
+        self.producer: Any = None  # that it was handed to
 
     def __str__(self) -> str:
         return f"sending to {self.record.topic}[{self.record.partition}]"
+
+    # For the library
+
+    def acknowledged(self, metadata: Any) -> None:
+        self._owner._acknowledged(self, metadata.offset)
+
+    def failed(self, error: Exception) -> None:
+        self._owner._failed(self, error)
 
 
 def append(producer: Any, record: OutgoingRecord) -> Any:
@@ -80,8 +88,9 @@ class KafkaPythonProducer:
         self._late_after_s = delivery_timeout_s * LATE
         self._max_block_s = max_block_s
         # Guards what follows. Never held while the library is called: its thread wants it, to end records.
-        self._changed = threading.Condition()
-        self._open: OrderedDict[int, _Open] = OrderedDict()  # in the order of the calls
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
+        self._open: OrderedDict[int, Open] = OrderedDict()  # in the order of the calls
         self._open_bytes = 0
         self._last_number = 0
         self._is_closed = False
@@ -94,23 +103,19 @@ class KafkaPythonProducer:
         self._watchdog.start()
 
     def send(self, record: OutgoingRecord) -> Future[int]:
-        future: Future[int] = Future()
-        future.set_running_or_notify_cancel()  # it is under way, and cannot be called back
-        size = _size(record)
-        deadline = time.monotonic() + self._late_after_s
-        one = _Open(record, future, size, deadline)
-        with self._changed:
-            has_room = self._changed.wait_for(lambda: self._is_closed or self._fits(size), self._max_block_s)
+        one = Open(record, time.monotonic() + self._late_after_s, self)
+        with self._mutex:
+            has_room = self._fits(one.size_bytes) or self._wait_for_room(one.size_bytes)
             refusal = self._refusal(one, has_room)
             if refusal is None:
-                number = self._last_number = self._last_number + 1
-                self._open[number] = one
-                self._open_bytes += size
+                one.number = self._last_number = self._last_number + 1
+                self._open[one.number] = one
+                self._open_bytes += one.size_bytes
         if refusal is None:
-            self._hand_over(number, one)
+            self._hand_over(one)
         else:
-            future.set_exception(refusal)
-        return future
+            one.set_exception(refusal)
+        return one
 
     def flush(self, timeout: timedelta) -> None:
         with self._changed:
@@ -129,17 +134,16 @@ class KafkaPythonProducer:
         self._replace(self._producer, max(1.0, deadline - time.monotonic()))
         self._watchdog.join(ABANDON_TIMEOUT_S)
 
-    def _hand_over(self, number: int, one: _Open) -> None:
+    def _hand_over(self, one: Open) -> None:
         """Give the record to the library. Errors end its future."""
-        producer = None
         try:
-            producer = one.producer = self._working_producer()
-            sent = self._send(producer, one.record)
+            one.producer = self._working_producer()
+            sent = self._send(one.producer, one.record)
         except Exception as error:
-            self._failed(number, producer, error)
+            self._failed(one, error)
             return
-        sent.add_callback(lambda metadata: self._acknowledged(number, metadata.offset))
-        sent.add_errback(lambda error: self._failed(number, producer, error))
+        sent.add_callback(one.acknowledged)
+        sent.add_errback(one.failed)
 
     def _send(self, producer: Any, record: OutgoingRecord) -> Any:
         deadline = time.monotonic() + self._max_block_s
@@ -163,38 +167,40 @@ class KafkaPythonProducer:
 
     # Ends of records; most of this on the library's thread
 
-    def _acknowledged(self, number: int, offset: int) -> None:
-        one = self._ended(number)
-        if one is None:
+    def _acknowledged(self, one: Open, offset: int) -> None:
+        if not self._ends(one):
             return
         if offset >= 0:
-            one.future.set_result(offset)
+            one.set_result(offset)
         else:  # a repeated batch whose first copy the broker knows, but no longer where it is
-            one.future.set_exception(ClientError(f"{one}: appended, but nobody tells at which offset", retriable=True))
+            one.set_exception(ClientError(f"{one}: appended, but nobody tells at which offset", retriable=True))
 
-    def _failed(self, number: int, producer: Any, error: Exception) -> None:
+    def _failed(self, one: Open, error: Exception) -> None:
         with self._changed:
-            given_up = producer is not None and producer is not self._producer
-        one = self._ended(number)
-        if one is None:
+            given_up = one.producer is not None and one.producer is not self._producer
+        if not self._ends(one):
             return
         if given_up and isinstance(error, kafka_errors.IllegalStateError):
-            one.future.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
+            one.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
             return
-        one.future.set_exception(client_error(error, str(one)))
+        one.set_exception(client_error(error, str(one)))
         if isinstance(error, kafka_errors.KafkaTimeoutError):
             self._suspicion.set()
 
-    def _ended(self, number: int) -> _Open | None:
-        """Take the record out of the account; None: it has ended before."""
-        with self._changed:
-            one = self._open.pop(number, None)
-            if one is not None:
-                self._open_bytes -= one.size_bytes
-                self._changed.notify_all()
-        return one
+    def _ends(self, one: Open) -> bool:
+        """Take the record out of the account; False: it has ended before."""
+        with self._mutex:
+            if self._open.pop(one.number, None) is None:
+                return False
+            self._open_bytes -= one.size_bytes
+            self._changed.notify_all()
+        return True
 
-    def _refusal(self, one: _Open, has_room: bool) -> ClientError | None:
+    def _wait_for_room(self, size: int) -> bool:
+        """With `_changed` held."""
+        return self._changed.wait_for(lambda: self._is_closed or self._fits(size), self._max_block_s)
+
+    def _refusal(self, one: Open, has_room: bool) -> ClientError | None:
         if self._is_closed:
             return ClientError(f"{one}: the producer is closed")
         if not has_room:
@@ -213,6 +219,9 @@ class KafkaPythonProducer:
     # Replacing a producer that no longer works
 
     def _working_producer(self) -> Any:
+        producer = self._producer
+        if producer is not None and not self._is_replacing and not self._is_closed and not is_stuck(producer):
+            return producer
         deadline = time.monotonic() + self._max_block_s
         while True:
             with self._changed:
@@ -257,10 +266,10 @@ class KafkaPythonProducer:
         if not abandon(producer, timeout_s):
             logger.warning("a thread of a producer that was given up still runs")
         with self._changed:
-            left = [(number, one) for number, one in self._open.items() if one.producer is producer]
-        for number, one in left:
-            if self._ended(number) is not None:
-                one.future.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
+            left = [one for one in self._open.values() if one.producer is producer]
+        for one in left:
+            if self._ends(one):
+                one.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
         with self._changed:
             self._is_replacing = False
             self._changed.notify_all()
@@ -295,5 +304,5 @@ def _gets_stuck(producer: Any) -> bool:
 
 
 def _size(record: OutgoingRecord) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    headers = sum([len(name) + len(value or b"") for name, value in record.headers])
     return len(record.key or b"") + len(record.value or b"") + headers

@@ -17,7 +17,7 @@ from kafka.partitioner.default import murmur2
 
 from kafetrain.client.kafka_python import KafkaPythonClient
 from kafetrain.client.kafka_python_errors import client_error
-from kafetrain.client.kafka_python_producer import KafkaPythonProducer
+from kafetrain.client.kafka_python_producer import KafkaPythonProducer, Open
 from kafetrain.client.kafka_python_workarounds import (
     keep_producer_usable_after_rejections,
     send_nothing_that_has_failed,
@@ -72,10 +72,9 @@ class Publisher(KafkaPythonProducer):
 class _NobodyTells(Publisher):
     """With acks 0 brokers do not answer, and the library makes offsets up: sent is all that there is to know."""
 
-    def _acknowledged(self, number: int, offset: int) -> None:
-        one = self._ended(number)
-        if one is not None:
-            one.future.set_result(-1)
+    def _acknowledged(self, one: Open, offset: int) -> None:
+        if self._ends(one):
+            one.set_result(-1)
 
 
 class PublishingClient(KafkaPythonClient):

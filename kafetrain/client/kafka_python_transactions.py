@@ -21,6 +21,7 @@ from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
 from kafetrain.client.kafka_python_producer import append
 from kafetrain.client.kafka_python_workarounds import REJECTIONS, abandon
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
+from kafetrain.futures import LightFuture
 from kafetrain.record import TopicPartition
 
 __all__ = ["KafkaPythonTransactions"]
@@ -60,8 +61,7 @@ class KafkaPythonTransactions:
         self._is_open = True
 
     def send(self, record: OutgoingRecord) -> Future[int]:
-        future: Future[int] = Future()
-        future.set_running_or_notify_cancel()
+        future: LightFuture[int] = LightFuture()
         size = len(record.key or b"") + len(record.value or b"")
         doing = f"sending to {record.topic}[{record.partition}]"
         with self._room:

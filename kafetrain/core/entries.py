@@ -18,6 +18,7 @@ _LOG_OFFSET = Struct("<q")
 _HEAD = Struct("<qqIIIB")
 """Log offset, due, attempt, bytes of the key and of the error's type; flags. What is there of the rest follows."""
 _FLAGS_AT = _HEAD.size - 1
+_DUE, _OF_KEY, _OF_KEY_AT = Struct("<q"), Struct("<I"), Struct("<qqI").size
 _TIME, _PLACE = Struct("<q"), Struct("<qq")
 
 
@@ -51,13 +52,33 @@ class Entries(MutableMapping[int, Entry]):
     def __contains__(self, offset: object) -> bool:
         return offset in self._packed
 
+    def has_pending(self, offset: int) -> bool:
+        """False where there is no entry."""
+        packed = self._packed.get(offset)
+        return packed is not None and not packed[_FLAGS_AT] & _IS_DEAD
+
+    # What follows raises `KeyError` where there is no entry.
+
     def is_pending(self, offset: int) -> bool:
-        """Raises `KeyError` where there is no entry."""
         return not self._packed[offset][_FLAGS_AT] & _IS_DEAD
 
+    def is_readable(self, offset: int) -> bool:
+        return not self._packed[offset][_FLAGS_AT] & _IS_UNREADABLE
+
     def log_offset(self, offset: int) -> int:
-        """Where the log holds the entry. Raises `KeyError` where there is none."""
+        """Where the log holds the entry."""
         return int(_LOG_OFFSET.unpack_from(self._packed[offset])[0])
+
+    def due_ms(self, offset: int) -> int:
+        return int(_DUE.unpack_from(self._packed[offset], _LOG_OFFSET.size)[0])
+
+    def key(self, offset: int) -> bytes | None:
+        packed = self._packed[offset]
+        flags = packed[_FLAGS_AT]
+        if not flags & _KEY:
+            return None
+        at = _HEAD.size + _TIME.size * bool(flags & _FIRST_FAILURE) + _PLACE.size * bool(flags & _DEAD_AT)
+        return packed[at : at + _OF_KEY.unpack_from(packed, _OF_KEY_AT)[0]]
 
     def lowest_log_offset(self, otherwise: int) -> int:
         """`otherwise`: where there are none."""

@@ -80,14 +80,18 @@ class Entry:
 
     def failed(self, *, due_ms: int, now_ms: int, error_type: str, error: str) -> Entry:
         """After one more execution that failed."""
-        return replace(
-            self,
-            attempt=self.attempt + 1,
-            due_ms=due_ms,
-            first_failure_ms=now_ms if self.first_failure_ms is None else self.first_failure_ms,
-            error_type=cut(error_type),
-            error=cut(error),
-            log_offset=-1,
+        first_failure_ms = now_ms if self.first_failure_ms is None else self.first_failure_ms
+        return Entry(
+            self.key,
+            self.state,
+            self.attempt + 1,
+            due_ms,
+            first_failure_ms,
+            cut(error_type),
+            cut(error),
+            self.dead_at,
+            readable=self.readable,
+            atomic=self.atomic,
         )
 
     def died(self, dead_at: tuple[int, int]) -> Entry:
@@ -99,6 +103,9 @@ def cut(text: str, limit: int = MAX_ERROR_BYTES) -> str:
     """`text` in at most `limit` bytes of UTF-8, without half a character at its end."""
     raw = text.encode("utf-8", "replace")
     return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -116,7 +123,7 @@ def encode_entry(entry: Entry) -> bytes:
         fields["dlq_partition"], fields["dlq_offset"] = entry.dead_at
     if entry.atomic:
         fields["atomic"] = True
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encoder.encode(fields).encode()
 
 
 def decode_entry(value: bytes, log_offset: int) -> Entry:

@@ -38,10 +38,10 @@ class SourceLocks:
 
     def put(self, offset: int, entry: Entry) -> Chain | None:
         """The id is open now. Returns the chain that changed, None where a later word is known already."""
-        known = self.entries.get(offset)
-        if known is not None:
-            if entry.log_offset <= known.log_offset:
+        if offset in self.entries:
+            if entry.log_offset <= self.entries.log_offset(offset):
                 return None
+            known = self.entries[offset]
             if not entry.readable and known.readable:  # keep what we know of it; only its offset is news
                 entry = replace(known, log_offset=entry.log_offset)
             if known.key == entry.key:
@@ -71,11 +71,18 @@ class SourceLocks:
         self.chains[chain.key] = chain
         return chain
 
+    def knows(self, offset: int, log_offset: int) -> bool:
+        """Is what the log says of the id at `log_offset` the last that is known of it? So it is with our own writes."""
+        if offset in self.entries:
+            return self.entries.log_offset(offset) == log_offset
+        ended = self.ended.get(offset)
+        return ended is not None and ended[1] == log_offset
+
     def repair(self, offset: int, key: bytes | None, attempt: int, due_ms: int) -> Chain | None:
         """The retry record of an id whose entry was unreadable has arrived: it knows what the entry should say."""
-        entry = self.entries.get(offset)
-        if entry is None or entry.readable:
+        if offset not in self.entries or self.entries.is_readable(offset):
             return None
+        entry = self.entries[offset]
         self._drop_open(offset)
         return self._add_open(offset, replace(entry, key=key, attempt=attempt, due_ms=due_ms, readable=True))
 
@@ -111,7 +118,8 @@ class SourceLocks:
         return chain
 
     def _drop_open(self, offset: int) -> Chain:
-        chain = self.chains[chain_key(self.entries.pop(offset).key, offset)]
+        chain = self.chains[chain_key(self.entries.key(offset), offset)]
+        del self.entries[offset]
         chain.drop_open(offset)
         self.chains[chain.key] = chain
         return chain

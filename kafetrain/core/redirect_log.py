@@ -40,9 +40,9 @@ class Registered(NamedTuple):
 Change: TypeAlias = "Opened | Ended | Registered"
 
 
-def read_change(record: Record, is_ours: Callable[[MessageId], bool]) -> Change | None:
-    """None: an id that is not ours. Raises `NotAChange`, and `NewerFormat` for an entry of ours that only a newer
-    version can read."""
+def read_change(record: Record, is_news: Callable[[MessageId], bool]) -> Change | None:
+    """None: an id that `is_news` says no to, because it is not ours, say. Raises `NotAChange`, and `NewerFormat` for an
+    entry that only a newer version can read."""
     try:
         text = (record.key or b"").decode()
     except UnicodeDecodeError:
@@ -56,7 +56,7 @@ def read_change(record: Record, is_ours: Callable[[MessageId], bool]) -> Change 
         id = MessageId.parse(text)
     except ValueError:
         raise NotAChange("its key names no message id") from None
-    if not is_ours(id):
+    if not is_news(id):
         return None
     if record.value is None:
         return Ended(id, next((value for name, value in record.headers if name == RetryHeader.KEY), None))

@@ -8,7 +8,6 @@ from datetime import timedelta
 from enum import Enum
 
 from kafetrain.core.chain import Chain
-from kafetrain.core.entry import State
 from kafetrain.core.lock_table import SourceLocks
 from kafetrain.errors import RetriableError
 from kafetrain.record import BackoffPolicy
@@ -30,9 +29,8 @@ class SourceStep(Enum):
 
 def source_step(locks: SourceLocks, chain: Chain | None, offset: int) -> SourceStep:
     """The first rule that matches. `chain`: of the record's key, None where nothing is known of it."""
-    entry = locks.entries.get(offset)  # before its chain: an unreadable entry does not tell its key
-    if entry is not None:
-        return SourceStep.REPEAT_RETRY_RECORD if entry.state is State.PENDING else SourceStep.COMPLETE
+    if offset in locks.entries:  # before its chain: an unreadable entry does not tell its key
+        return SourceStep.REPEAT_RETRY_RECORD if locks.entries.is_pending(offset) else SourceStep.COMPLETE
     if chain is None:
         return SourceStep.RUN
     if offset in chain.ended or locks.later_id_known(chain, offset):

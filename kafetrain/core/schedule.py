@@ -15,8 +15,8 @@ import itertools
 from collections import deque
 from typing import TypeAlias
 
-from kafetrain.core.chain import Chain, ChainKey
-from kafetrain.core.entry import State
+from kafetrain.core.chain import Chain, ChainKey, chain_key
+from kafetrain.core.headers import RetryInfo
 from kafetrain.core.lock_table import LockTable
 from kafetrain.core.rules import runnable_head, to_park
 from kafetrain.record import Record
@@ -35,14 +35,16 @@ FETCH_TOGETHER = 64
 class Held:
     """One record of the retry topic that has not ended."""
 
-    __slots__ = ("at", "busy", "place", "record", "size", "wake_ms")
+    __slots__ = ("at", "busy", "info", "place", "record", "size", "wake_ms")
 
-    def __init__(self, place: SourcePlace, at: int, record: Record, size: int) -> None:
+    def __init__(self, place: SourcePlace, at: int, record: Record, size: int, info: RetryInfo | None = None) -> None:
         self.place = place
         self.at = at
         """Its offset in the retry topic."""
         self.record: Record | None = record
         """None: dropped, to be fetched again."""
+        self.info = info
+        """What its headers say, where they have been read already."""
         self.size = size
         self.busy = False
         """Runs, or a write of its outcome is in flight."""
@@ -97,8 +99,7 @@ class RetrySchedule:
         locks = self._table.source(partition)
         if offset is not None:
             held = self.held.get((partition, offset))
-            entry = locks.entries.get(offset)
-            if held is not None and not held.busy and (entry is None or entry.state is not State.PENDING):
+            if held is not None and not held.busy and not locks.entries.has_pending(offset):
                 self.drop(held)
                 self.ended.append(held)
         chain = locks.chains.get(key)
@@ -108,7 +109,7 @@ class RetrySchedule:
         if head is not None:
             held = self.held.get((partition, head))
             if held is not None and not held.busy:
-                self._schedule(held, locks.entries[head].due_ms)
+                self._schedule(held, locks.entries.due_ms(head))
         elif chain.open:
             self._touch_dead(partition, chain)
 
@@ -149,14 +150,15 @@ class RetrySchedule:
             held.wake_ms = None
             partition, offset = held.place
             locks = self._table.source(partition)
-            entry = locks.entries.get(offset)
-            chain = None if entry is None else locks.chains.get(offset if entry.key is None else entry.key)
-            if entry is None or chain is None or runnable_head(locks, chain) != offset:
+            if offset not in locks.entries:
+                continue
+            chain, due_ms = locks.chains.get(chain_key(locks.entries.key(offset), offset)), locks.entries.due_ms(offset)
+            if chain is None or runnable_head(locks, chain) != offset:
                 continue
             if held.record is None:
                 self._want(held, chain)
-            elif entry.due_ms > now_ms:
-                self._schedule(held, entry.due_ms)
+            elif due_ms > now_ms:
+                self._schedule(held, due_ms)
             else:
                 held.busy = True
                 due.append(held)
@@ -189,7 +191,7 @@ class RetrySchedule:
                 return
             if held.record is not None and not held.busy and not self._soon(held, now_ms):
                 self._count(held, -1)
-                held.record, held.wake_ms = None, None
+                held.record, held.info, held.wake_ms = None, None, None
                 self._touch_place(held)
 
     def want(self, held: Held) -> None:
@@ -219,9 +221,9 @@ class RetrySchedule:
 
     def _touch_place(self, held: Held) -> None:
         partition, offset = held.place
-        entry = self._table.source(partition).entries.get(offset)
-        if entry is not None:
-            self.touch(partition, offset if entry.key is None else entry.key)
+        entries = self._table.source(partition).entries
+        if offset in entries:
+            self.touch(partition, chain_key(entries.key(offset), offset))
 
     def _count(self, held: Held, sign: int) -> None:
         self.loaded_records += sign

@@ -222,7 +222,7 @@ class Outcomes:
         """The source record that it carries."""
         if held.record is None:
             raise RuntimeError("a record without its payload is never under way")
-        return source_of(held.record, decode_retry(held.record))
+        return source_of(held.record, held.info or decode_retry(held.record))
 
 
 def _still_ours(part: RetryPartition) -> None:

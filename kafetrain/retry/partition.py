@@ -137,12 +137,11 @@ class RetryPartition:
         partition, offset = info.id.partition, info.id.offset
         locks = self.table.source(partition)
         locks.repair(offset, record.key, info.attempt, info.due_ms)
-        entry = locks.entries.get(offset)
-        if entry is None or entry.state is not State.PENDING:
+        if not locks.entries.has_pending(offset):
             return False  # it has ended
-        if not self.schedule.hold(Held((partition, offset), record.offset, record, _size(record))):
+        if not self.schedule.hold(Held((partition, offset), record.offset, record, _size(record), info)):
             return False  # a second copy
-        self.schedule.touch(partition, chain_key(entry.key, offset))
+        self.schedule.touch(partition, chain_key(locks.entries.key(offset), offset))
         return True
 
     @property
@@ -224,4 +223,4 @@ class RetryPartition:
 
 
 def _size(record: Record) -> int:
-    return len(record.key or b"") + len(record.value or b"") + sum(len(n) + len(v or b"") for n, v in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + sum([len(n) + len(v or b"") for n, v in record.headers])

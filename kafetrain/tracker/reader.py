@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 from loguru import logger
 
@@ -28,7 +29,7 @@ from kafetrain.errors import (
     NewerFormatError,
     RestoreTimeoutError,
 )
-from kafetrain.record import Record, TopicPartition, decimal
+from kafetrain.record import MessageId, Record, TopicPartition, decimal
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
@@ -280,9 +281,7 @@ class RedirectReader:
     def _apply(self, place: TopicPartition, table: LockTable, record: Record) -> None:
         """Into the table that is being filled: the one that others see, or the one that is rebuilt."""
         try:
-            change = read_change(
-                record, lambda id: id.group == self._settings.group_id and id.topic == self._topic_of(place)
-            )
+            change = read_change(record, partial(self._is_news, place, table.rebuilt or table, record.offset))
         except NotAChange as why:
             self._malformed(record, str(why))
             return
@@ -316,6 +315,12 @@ class RedirectReader:
             self._state.put(place, partition, offset, change.entry)
         else:
             hidden.source(partition).put(offset, change.entry)
+
+    def _is_news(self, place: TopicPartition, table: LockTable, log_offset: int, id: MessageId) -> bool:
+        """Is it of our group and topic, and not what we have written ourselves and know already?"""
+        if id.group != self._settings.group_id or id.topic != self._topic_of(place):
+            return False
+        return not table.source(id.partition).knows(id.offset, log_offset)
 
     def _topic_of(self, place: TopicPartition) -> str | None:
         return next((n for n, t in self._state.topics.items() if t.names.redirect == place.topic), None)

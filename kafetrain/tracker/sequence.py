@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from kafetrain.errors import NotTrackedError, TransientError
+from kafetrain.futures import LightFuture
 
 __all__ = ["Sequence", "Sequencer"]
 
@@ -33,24 +34,22 @@ class Sequencer:
         self._wait_s = max_wait.total_seconds()
         self._mutex = threading.Lock()  # guards the two below; nothing is called or taken inside
         self._idle = threading.Condition(self._mutex)
-        self._open: set[Future[Any]] = set()
+        self._open: set[_Running] = set()
         self._closed = False
-        self._acknowledged: SimpleQueue[tuple[Sequence[Any], Future[Any], Future[Any]]] = SimpleQueue()
+        self._acknowledged: SimpleQueue[_Running] = SimpleQueue()
 
     def run(self, sequence: Sequence[T]) -> Future[T]:
         """Start it here and now, up to its first wait. The future ends with what it returns or raises.
 
         It cannot be cancelled: what was sent cannot be called back.
         """
-        result: Future[T] = Future()
-        result.set_running_or_notify_cancel()
+        running = _Running(sequence, self._acknowledged)
         with self._mutex:
             if self._closed:
                 raise NotTrackedError("(the tracker is closed)")
-            self._open.add(result)
-        result.add_done_callback(self._forget)
-        self._resume(sequence, result, None)
-        return result
+            self._open.add(running)
+        self._resume(running)
+        return running
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Until every sequence has ended; False where the time is up before. `step` must go on meanwhile."""
@@ -60,9 +59,9 @@ class Sequencer:
     def step(self) -> None:
         """Resume what was acknowledged; wait a little where nothing was."""
         try:
-            self._resume(*self._acknowledged.get(timeout=self._wait_s))
+            self._resume(self._acknowledged.get(timeout=self._wait_s))
             while True:
-                self._resume(*self._acknowledged.get_nowait())
+                self._resume(self._acknowledged.get_nowait())
         except Empty:
             pass
 
@@ -71,19 +70,16 @@ class Sequencer:
         with self._mutex:
             self._closed = True
             left = tuple(self._open)
-        for result in left:
+            self._open.clear()
+        why = "closed before the write was acknowledged: the record comes again"
+        for running in left:
             try:
-                result.set_exception(TransientError("closed before the write was acknowledged: the record comes again"))
+                running.set_exception(TransientError(why))
             except InvalidStateError:
                 pass  # it has just ended
 
-    def _forget(self, result: Future[Any]) -> None:
-        with self._mutex:
-            self._open.discard(result)
-            if not self._open:
-                self._idle.notify_all()
-
-    def _resume(self, sequence: Sequence[T], result: Future[T], write: Future[Any] | None) -> None:
+    def _resume(self, running: _Running) -> None:
+        sequence, write = running.sequence, running.write
         try:
             if write is None:
                 awaited = next(sequence)
@@ -94,8 +90,26 @@ class Sequencer:
             else:
                 awaited = sequence.send(write.result())
         except StopIteration as end:
-            result.set_result(end.value)
+            running.set_result(end.value)
         except BaseException as error:
-            result.set_exception(error)
+            running.set_exception(error)
         else:
-            awaited.add_done_callback(lambda done: self._acknowledged.put((sequence, result, done)))
+            awaited.add_done_callback(running.acknowledged)
+            return
+        with self._mutex:
+            self._open.discard(running)
+            if not self._open:
+                self._idle.notify_all()
+
+
+class _Running(LightFuture[Any]):
+    """A sequence, the write that it waits for or has waited for, and what will come of it."""
+
+    def __init__(self, sequence: Sequence[Any], acknowledged: SimpleQueue[_Running]) -> None:
+        super().__init__()
+        self.sequence, self._acknowledged = sequence, acknowledged
+        self.write: Future[Any] | None = None
+
+    def acknowledged(self, write: Future[Any]) -> None:
+        self.write = write
+        self._acknowledged.put(self)

@@ -21,6 +21,7 @@ from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
 from kafetrain.errors import PartitionLostError, Pause, text_of_error
+from kafetrain.futures import LightFuture, copy_outcome
 from kafetrain.handlers import Following, future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
@@ -110,15 +111,15 @@ class SourcePath:
             turn = _Turn(claim, key, self._state)
             outcome, sequence = self._decide(claim, source, error, turn, die=die)
             claim.writing[key] = turn.over
-            claim.under_way.add(turn.done)
+            claim.under_way.add(turn)
         if claim.path is not None:
             work = partial(self._decided, claim, source, error, turn, die=die)
             self._run_after(before, claim.path, work, claim, source.id.offset, turn.finish)
-            return Pending(outcome, turn.done)
+            return Pending(outcome, turn)
         if before is not None:
             sequence = self._after(before, claim, source, error, turn, die=die)
         self._sequencer.run(sequence).add_done_callback(turn.finish)
-        return Pending(outcome, turn.done)
+        return Pending(outcome, turn)
 
     def _decided(
         self, claim: Claim, source: SourceRecord, error: BaseException | None, turn: _Turn, *, die: bool
@@ -256,26 +257,26 @@ class SourcePath:
                 except BaseException as failure:  # a backoff policy that fails, say: nobody else would tell
                     done.set_exception(failure)
                 else:
-                    started.add_done_callback(lambda ran: _copy(ran, done))
+                    started.add_done_callback(partial(copy_outcome, into=done))
 
         future.add_done_callback(settle)
         return done
 
 
-class _Turn:
+class _Turn(LightFuture[Outcome]):
     """A record's turn in its chain: over once its entry is in the log, or what else became of it.
 
-    Its writes are `done` later. A failed turn is never over: nothing of its key may be written past it.
+    Its writes are done later, which ends the turn itself, a future. A failed one is never over: nothing of its key may
+    be written past it.
     """
 
     def __init__(self, claim: Claim, key: ChainKey, state: TrackerState) -> None:
-        self._claim, self._key, self._state = claim, key, state
-        self.over: Future[None] = Future()
-        self.done: Future[Outcome] = Future()
-        self.done.set_running_or_notify_cancel()
+        super().__init__()
+        self._claim, self._key, self._tracked = claim, key, state
+        self.over: LightFuture[None] = LightFuture()
 
     def end(self) -> None:
-        with self._state.mutex:
+        with self._tracked.mutex:
             if self._claim.writing.get(self._key) is self.over:
                 del self._claim.writing[self._key]
         if not self.over.done():
@@ -287,9 +288,9 @@ class _Turn:
             self.end()
         elif not self.over.done():
             self.over.set_exception(error)
-        with self._state.mutex:
-            self._claim.under_way.discard(self.done)
-        _copy(ran, self.done)
+        with self._tracked.mutex:
+            self._claim.under_way.discard(self)
+        copy_outcome(ran, self)
 
 
 def _still_ours(claim: Claim, source: SourceRecord) -> None:
@@ -301,11 +302,3 @@ def _still_ours(claim: Claim, source: SourceRecord) -> None:
 def _nothing(outcome: Outcome) -> Sequence[Outcome]:
     return outcome
     yield  # makes it a sequence
-
-
-def _copy(ran: Future[Outcome], done: Future[Outcome]) -> None:
-    error = ran.exception()
-    if error is None:
-        done.set_result(ran.result())
-    else:
-        done.set_exception(error)

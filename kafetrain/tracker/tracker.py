@@ -18,6 +18,7 @@ from kafetrain.client.ports import Client
 from kafetrain.clock import Clock, SystemClock
 from kafetrain.core.lock_view import locks_of, utc
 from kafetrain.errors import ConfigurationError, NotTrackedError
+from kafetrain.futures import plain
 from kafetrain.handlers import check_handler
 from kafetrain.outcome import Lock, Outcome
 from kafetrain.record import Handler, Record, TopicPartition
@@ -166,8 +167,8 @@ class ErrorTracker:
         self._for_own_loops("redirect_async")
         topic = self._retry_topic_of(record)
         if topic is not None:
-            return self._running().own_loop.redirect(record, topic, error)
-        return self._running().source.redirect(record, error).done
+            return plain(self._running().own_loop.redirect(record, topic, error))
+        return plain(self._running().source.redirect(record, error).done)
 
     def redirect(self, record: Record, error: BaseException | None = None) -> Outcome:
         """As `redirect_async`, and wait until it is durable."""

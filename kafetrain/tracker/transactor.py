@@ -37,6 +37,7 @@ from kafetrain.client.ports import (
 )
 from kafetrain.clock import Clock
 from kafetrain.errors import ConfigurationError, PartitionLostError, TransientError, WriteFailedError, first_line
+from kafetrain.futures import LightFuture
 from kafetrain.record import TopicPartition
 from kafetrain.threads import LoopThread
 from kafetrain.tracker.sequence import Sequencer
@@ -68,7 +69,7 @@ class _Item:
     work: Work[Any]
     claim: Claim
     completes: Collection[int]
-    future: Future[Any] = field(default_factory=Future)
+    future: LightFuture[Any] = field(default_factory=LightFuture)
 
     @property
     def place(self) -> TopicPartition:
@@ -165,7 +166,6 @@ class Transactor:
 
     def run(self, work: Work[T], claim: Claim, completes: Collection[int] = ()) -> Future[T]:
         item = _Item(work, claim, completes)
-        item.future.set_running_or_notify_cancel()
         with self._mutex:
             if not self._closed:
                 self._asked.put(item)
@@ -184,7 +184,7 @@ class Transactor:
                 now.begun = True
             sent = self._opened().send(record)
         except ClientError as error:
-            sent = Future()
+            sent = LightFuture()
             sent.set_exception(error)
         sent.add_done_callback(lambda done: now.acknowledged(record, done))
         return sent

@@ -6,9 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from functools import partialmethod
 from typing import Any
 from unittest import mock
 
+from kafetrain.futures import LightFuture
 from kafetrain.retry import loop
 from kafetrain.topic_setup import PreparedTopics, prepare_topics
 from kafetrain.tracker import reader, transactor
@@ -26,6 +28,7 @@ def loops_never_wait() -> Iterator[None]:
             (loop, "BUSY_WAIT_AT_MOST_S", 0.0),
             (reader, "prepare_topics", _prepare_at_once),
             (Future, "result", result_of),
+            (LightFuture, "result", partialmethod(result_of, wait=LightFuture.result)),
             (transactor, "POLL", timedelta(0)),
             (transactor, "LoopThread", SteppedThread),
             (transactor, "Sequencer", PausingSequencer),

@@ -13,7 +13,7 @@ from kafetrain.record import DlqHeader, RetryHeader
 PACKAGE = Path(kafetrain.__file__).parent
 BELOW = {
     "core": {"errors", "record", "outcome", "core"},
-    "client": {"errors", "record", "client", "settings"},
+    "client": {"errors", "record", "client", "futures", "settings"},
     "tracker": {"consumer", "retry"},
     "retry": {"consumer"},
 }

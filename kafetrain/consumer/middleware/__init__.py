@@ -38,21 +38,32 @@ def compose_for_successes(middlewares: Sequence[Middleware], handler: Handler, c
             result = handler(record)
             if result is None:
                 return None
-        except Exception as caught:
-            error = caught
-        else:
-            return compose(middlewares, lambda _: result)(record)
-
-        def fail(_: Record) -> object:
-            # Looked at behind the middlewares, which may have found a new claim: should the partition have gone and
-            # come back while the handler ran, the record is not this run's any more.
-            if claim is not None and claim.released:
-                raise NoOutcome
-            raise error
-
-        return compose(middlewares, fail)(record)
+        except Exception as error:
+            failed = _Failed(error, claim)
+            try:
+                return compose(middlewares, failed)(record)
+            finally:
+                failed.error = None  # its traceback leads back here: nothing but the garbage collector would find it
+        return compose(middlewares, lambda _: result)(record)
 
     return call
+
+
+class _Failed:
+    """Stands for the handler, which has failed."""
+
+    def __init__(self, error: Exception, claim: Claim | None) -> None:
+        self.error: Exception | None = error
+        self._claim = claim
+
+    def __call__(self, _: Record) -> object:
+        # Looked at behind the middlewares, which may have found a new claim: should the partition have gone and
+        # come back while the handler ran, the record is not this run's any more.
+        if self._claim is not None and self._claim.released:
+            raise NoOutcome
+        if self.error is not None:
+            raise self.error
+        return None
 
 
 def _around(middleware: Middleware, call_next: Handler) -> Handler:
