@@ -57,9 +57,13 @@ OWNED_OPTIONS = frozenset(
 )
 """Options that a promise of kafetrain depends on, so that no user may set them."""
 
+BATCH_BYTES = 64 * 1024
+"""Behind a full batch, each record that is sent wakes the library's thread."""
+
 _PRODUCER_DEFAULTS = {
     "compression_type": "gzip",
     "max_request_size": MAX_REQUEST_BYTES,
+    "batch_size": BATCH_BYTES,
     "linger_ms": 0,
     "retry_backoff_ms": 20,
     "max_block_ms": MAX_BLOCK_MS,

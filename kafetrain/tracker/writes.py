@@ -6,6 +6,7 @@ not acknowledged ends in `WriteFailedError`, and whoever waits for it completes 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, Registration, encode_entry, encode_registration, registration_key
 from kafetrain.core.headers import DeadLetterState, dlq_headers, dlq_mark_headers, retry_headers, tombstone_headers
 from kafetrain.errors import RecordTooLargeError, WriteFailedError
+from kafetrain.futures import LightFuture
 from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, TopicPartition, place_of
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics
@@ -129,6 +131,8 @@ class Writes:
         self._producer, self._state, self._settings, self._clock = producer, state, settings, clock
         self._limit_of = limit_of  # a topic's max.message.bytes, where the brokers tell
         self._hooks = hooks or Hooks()
+        self._mutex = threading.Lock()  # guards what follows; nothing is called or taken inside
+        self._registering: dict[TopicPartition, LightFuture[None]] = {}
 
     def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry, headers: Headers = ()) -> Sequence[Entry]:
         """Write an entry. Returns it with its offset. `headers`: who asked for it, where somebody did."""
@@ -233,9 +237,31 @@ class Writes:
         self.when_durable(partial(self._state.register, redirect, group, replace(fresh, log_offset=offset)))
 
     def _register(self, topic: PreparedTopics, redirect: TopicPartition, id: MessageId) -> Sequence[None]:
+        """Before the first entry. Those that come while it is under way wait for it, too."""
         table = self._state.tables.get(redirect)
-        if table is None or id.group not in table.registrations:
+        if table is not None and id.group in table.registrations:
+            return
+        if self._atomic:  # one that is under way elsewhere may be aborted
             yield from self.registration(topic, redirect)
+            return
+        mine: LightFuture[None] = LightFuture()
+        with self._mutex:
+            under_way = self._registering.setdefault(redirect, mine)
+        if under_way is not mine:
+            yield under_way
+            return
+        try:
+            yield from self.registration(topic, redirect)
+        except BaseException as error:
+            self._registered(redirect)
+            mine.set_exception(error)
+            raise
+        self._registered(redirect)
+        mine.set_result(None)
+
+    def _registered(self, redirect: TopicPartition) -> None:
+        with self._mutex:
+            del self._registering[redirect]
 
     def _redirect(self, topic: PreparedTopics, partition: int) -> TopicPartition:
         redirect = self._state.redirect_of(Side.SOURCE, topic, partition)

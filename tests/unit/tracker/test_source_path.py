@@ -52,6 +52,28 @@ def test_a_group_registers_once(bench: Bench) -> None:
     assert [r.key for r in bench.producer.sent].count(b"group/billing") == 1
 
 
+def test_what_fails_while_the_group_registers_waits_for_the_one_registration(bench: Bench) -> None:
+    bench.fails = {1: ValueError(), 2: ValueError()}
+    pending = [bench.submit(1, b"a"), bench.submit(2, b"b")]
+    assert [sent.key for sent in bench.producer.sent] == [b"group/billing"]
+    bench.settle()
+    assert [sent.key for sent in bench.producer.sent].count(b"group/billing") == 1
+    assert [one.done.result() for one in pending] == [Outcome.REDIRECTED] * 2
+
+
+def test_where_the_registration_fails_so_does_what_waits_for_it_and_the_next_tries_again(bench: Bench) -> None:
+    bench.fails = {1: ValueError(), 2: ValueError(), 3: ValueError()}
+    pending = [bench.submit(1, b"a").done, bench.submit(2, b"b").done]
+    bench.producer.refuse()
+    bench.sequencer.step()
+    for done in pending:
+        with pytest.raises(WriteFailedError, match="the broker said no"):
+            done.result(0)
+    third = bench.submit(3, b"c").done
+    bench.settle()
+    assert third.result() is Outcome.REDIRECTED
+
+
 def test_a_later_record_of_the_key_sees_the_lock_at_once_and_is_written_behind_it(bench: Bench) -> None:
     bench.fails[1] = ValueError()
     first = bench.submit(1).done
