@@ -30,12 +30,10 @@ def check_delivery(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What transactions need of other settings."""
     if values.get("delivery") != "transactional":
         return
-    if (client := values.get("client") or "kafka-python") != "kafka-python":
-        yield "delivery", f'"transactional" needs client="kafka-python", and client is {client!r}'
-        return
-    timeout_ms = (values.get("client_options") or {}).get("transaction_timeout_ms", TRANSACTION_TIMEOUT_MS)
+    name = "transaction.timeout.ms" if values.get("client") == "confluent" else "transaction_timeout_ms"
+    timeout_ms = (values.get("client_options") or {}).get(name, TRANSACTION_TIMEOUT_MS)
     if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1000:
-        yield "client_options", "transaction_timeout_ms must be a whole number of milliseconds, at least 1000"
+        yield "client_options", f"{name} must be a whole number of milliseconds, at least 1000"
         return
     least, restore = timedelta(milliseconds=timeout_ms) + _ABORTED_WITHIN, values.get("state_restore_timeout")
     if restore is not None and restore < least:

@@ -15,6 +15,7 @@ from kafetrain.client.confluent_admin import ConfluentAdmin
 from kafetrain.client.confluent_consumer import ConfluentConsumer
 from kafetrain.client.confluent_errors import AUTH_ERRORS, text_of
 from kafetrain.client.confluent_producer import ConfluentProducer
+from kafetrain.client.confluent_transactions import ConfluentTransactions
 from kafetrain.client.connection import (
     BOOTSTRAP_TIMEOUT_MS,
     MAX_BLOCK_MS,
@@ -22,11 +23,12 @@ from kafetrain.client.connection import (
     MAX_REQUEST_BYTES,
     REQUEST_TIMEOUT_MS,
     SESSION_TIMEOUT_MS,
+    TRANSACTION_TIMEOUT_MS,
     ConnectionSettings,
     given_options,
 )
 from kafetrain.client.kafka_python import KafkaPythonClient
-from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort
+from kafetrain.client.ports import AdminPort, ClientError, ConsumerPort, ProducerPort, TransactionalProducerPort
 
 __all__ = ["OWNED_OPTIONS", "ConfluentClient", "wrong_options"]
 
@@ -58,6 +60,15 @@ OWNED_OPTIONS = frozenset(
 
 BATCH_BYTES = 16 * 1024
 """A batch is refused as a whole. So small a one holds a single record wherever a topic's limit may be exceeded."""
+
+_PRODUCER_DEFAULTS = {
+    "batch.size": BATCH_BYTES,
+    "compression.type": "zstd",
+    "linger.ms": 0,
+    "message.max.bytes": MAX_REQUEST_BYTES,
+    "queue.buffering.max.kbytes": 4 * MAX_REQUEST_BYTES // 1024,  # ours is the bound that counts
+    "retry.backoff.ms": 20,
+}
 
 ASK_AGAIN_S = 0.5
 _SOME_TOPIC = "__consumer_offsets"  # asking for one is cheaper than for all
@@ -105,20 +116,39 @@ class ConfluentClient:
         return ConfluentConsumer(consumer, None, self.admin)
 
     def producer(self) -> ProducerPort:
-        delivery_ms = int(self._options.get("delivery.timeout.ms", self._session_timeout_ms() * 8 // 10))
-        defaults = {
-            "batch.size": BATCH_BYTES,
-            "compression.type": "zstd",
-            "linger.ms": 0,
-            "message.max.bytes": MAX_REQUEST_BYTES,
-            "queue.buffering.max.kbytes": 4 * MAX_REQUEST_BYTES // 1024,  # ours is the bound that counts
-            "request.timeout.ms": max(1, delivery_ms // 2),
-            "retry.backoff.ms": 20,
-        }
+        delivery_ms = self._delivery_timeout_ms()
+        defaults = {**_PRODUCER_DEFAULTS, "request.timeout.ms": max(1, delivery_ms // 2)}
         ours = {"acks": "all", "enable.idempotence": True, "delivery.timeout.ms": delivery_ms}
         return ConfluentProducer(
             lambda: self._build("producer", Producer, defaults, ours)[0], self.admin, max_block_s=self._max_block_s
         )
+
+    def transactional_producer(self, id: str, consumer: ConsumerPort) -> TransactionalProducerPort:
+        if not isinstance(consumer, ConfluentConsumer):
+            raise TypeError(f"a {type(consumer).__name__} is no consumer of this client")
+        timeout_ms = int(self._options.get("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS))
+        # What is not acknowledged before the brokers abort its transaction never counts.
+        delivery_ms = max(2, min(self._delivery_timeout_ms(), timeout_ms * 8 // 10))
+        ours = {
+            "acks": "all",
+            "enable.idempotence": True,
+            "transactional.id": id,
+            "transaction.timeout.ms": timeout_ms,
+            "delivery.timeout.ms": delivery_ms,
+            "request.timeout.ms": delivery_ms // 2,
+            # The library wants it below the transaction's.
+            "socket.timeout.ms": min(int(self._options.get("socket.timeout.ms", delivery_ms)), delivery_ms),
+            "linger.ms": 0,
+            "retry.backoff.ms": 5,
+        }
+        producer, _ = self._build("producer", Producer, _PRODUCER_DEFAULTS, ours)
+        return ConfluentTransactions(
+            producer, consumer.membership, self.admin, timeout_s=timeout_ms / 1000, max_block_s=self._max_block_s
+        )
+
+    @property
+    def delivery_timeout_s(self) -> float:
+        return self._delivery_timeout_ms() / 1000
 
     def admin(self) -> ConfluentAdmin:
         timeout_ms = self._options.get("request.timeout.ms", REQUEST_TIMEOUT_MS)
@@ -192,6 +222,9 @@ class ConfluentClient:
                 reasons = [error for error in failures if error.code() != _ALL_DOWN] or [failure]
                 why = f"could not connect to Kafka at {self._servers}: {text_of(reasons[-1])}"
                 raise ClientError(f"the {role} {why}", retriable=True) from failure
+
+    def _delivery_timeout_ms(self) -> int:
+        return int(self._options.get("delivery.timeout.ms", self._session_timeout_ms() * 8 // 10))
 
     def _session_timeout_ms(self) -> int:
         return int(self._options.get("session.timeout.ms", SESSION_TIMEOUT_MS))

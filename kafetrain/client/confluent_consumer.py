@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
@@ -15,6 +16,7 @@ from kafetrain.client.confluent_errors import AUTH_ERRORS, OUT_OF_RANGE, client_
 from kafetrain.client.confluent_inbox import Inbox, Item
 from kafetrain.client.confluent_io import ConsumerThread
 from kafetrain.client.ports import (
+    ClientError,
     Committed,
     ConsumerPort,
     NotOwnerError,
@@ -23,7 +25,7 @@ from kafetrain.client.ports import (
 )
 from kafetrain.record import Record, TopicPartition
 
-__all__ = ["ConfluentConsumer"]
+__all__ = ["ConfluentConsumer", "has_member"]
 
 BEGINNING = -2
 COMMIT_TIMEOUT_MS = 5_000
@@ -119,6 +121,14 @@ class ConfluentConsumer(ConsumerPort):
     def beginning_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._own_admin().beginning_offsets(partitions)
 
+    def membership(self) -> bytes:
+        """The library's group metadata, for its transactions. Any thread. `NotOwnerError`: no member at the moment."""
+        found = self._thread.membership
+        # Without generation and member a broker takes any transaction: that is how clients work that know no groups.
+        if found is None or not has_member(found):
+            raise NotOwnerError(f"this is no member of {self._name} at the moment")
+        return found
+
     def close(self) -> None:
         if self._thread.closing.is_set():
             return
@@ -147,6 +157,15 @@ class ConfluentConsumer(ConsumerPort):
             if error.fatal() or error.code() in AUTH_ERRORS or not is_retriable(error):
                 raise client_error(error, f"polling for {self._name}")
             logger.debug("polling for {} will go on: {}", self._name, error)
+
+
+def has_member(metadata: bytes) -> bool:
+    """It is `CGMDv2:`, the generation, and strings that end with a zero: group, member, instance."""
+    version, _, rest = metadata.partition(b":")
+    if version != b"CGMDv2":
+        raise ClientError("this version of confluent-kafka tells the membership in a form that is not known here")
+    _, member, *_ = rest[4:].split(b"\0")
+    return int.from_bytes(rest[:4], sys.byteorder, signed=True) >= 0 and bool(member)
 
 
 def _name(partition: TopicPartition) -> str:

@@ -11,7 +11,7 @@ from kafetrain.client.ports import ClientError, NotOwnerError, OffsetOutOfRangeE
 from kafetrain.errors import first_line
 from kafetrain.record import TopicPartition
 
-__all__ = ["AUTH_ERRORS", "OUT_OF_RANGE", "client_error", "error_of", "is_retriable", "text_of"]
+__all__ = ["AUTH_ERRORS", "OUT_OF_RANGE", "TOO_LARGE", "client_error", "error_of", "is_retriable", "text_of"]
 
 AUTH_ERRORS = frozenset(
     {
@@ -43,7 +43,7 @@ _NOT_OWNER = frozenset(
     }
 )
 
-_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 # The library tells of a retriable error only where a transaction is concerned.
 _RETRIABLE = frozenset(
@@ -112,7 +112,7 @@ def client_error(error: object, doing: str, partitions: Collection[TopicPartitio
     if found is not None:
         if found.code() in _NOT_OWNER:
             return NotOwnerError(text)
-        if found.code() in _TOO_LARGE:
+        if found.code() in TOO_LARGE:
             return RecordTooLargeForClientError(text)
         if found.code() in OUT_OF_RANGE and partitions:
             return OffsetOutOfRangeError(partitions)

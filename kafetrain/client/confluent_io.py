@@ -70,6 +70,9 @@ class ConsumerThread:
         self.ours: frozenset[TopicPartition] = frozenset()
         """May be committed: assigned, or about to go. Replaced as a whole, so that any thread may look."""
         self._joined_as: str | None = None
+        self.membership: bytes | None = None
+        """The library's group metadata, as of its last call in a rebalance. Whoever asks for it on another thread waits
+        until nobody polls."""
         self._unsettled: set[TopicPartition] = set()  # assigned, at a position that is not known yet
         self._library_paused: set[TopicPartition] = set()
         self._settle_at = 0.0
@@ -198,7 +201,7 @@ class ConsumerThread:
     def _leave(self) -> None:
         if self.ours and self._events is not None:
             self._let_go(self.ours)
-        self._events = None
+        self._events = self.membership = None
         try:
             self._consumer.close()
         except Exception as error:
@@ -305,7 +308,7 @@ class ConsumerThread:
             self._consumer.incremental_assign(anew)
         else:
             self._consumer.assign(anew)
-        self._joined_as = self._member()
+        self._joined_as, self.membership = self._member(), self._consumer.consumer_group_metadata()
         places = _ours(partitions)
         if not places:
             return
@@ -319,10 +322,12 @@ class ConsumerThread:
         self._tell("assigned", places)
 
     def _revoked(self, _: Any, partitions: list[Any]) -> None:
+        self.membership = self._consumer.consumer_group_metadata()  # a cooperative rebalance has begun a generation
         if places := _ours(partitions) & self.ours:
             self._let_go(places)
 
     def _lost(self, _: Any, partitions: list[Any]) -> None:
+        self.membership = None
         if places := _ours(partitions) & self.ours:
             self._are_lost(places)
 
@@ -368,6 +373,7 @@ class ConsumerThread:
         self.ours -= places
 
     def _are_lost(self, places: frozenset[TopicPartition]) -> None:
+        self.membership = None
         self._forget(places)
         # If they came back before the owner has heard of this, it would commit for them what is no longer so. The poll
         # after next is one that it begins with the news.

@@ -181,7 +181,10 @@ class ConfluentProducer:
 
     def _run(self) -> None:
         while True:
-            self._producer.poll(POLL_S)
+            try:
+                self._producer.poll(POLL_S)
+            except KafkaException as error:  # a fatal one is raised where callbacks are served
+                self._broken_by(error)
             with self._changed:
                 if self._is_closed and not self._open:
                     return
@@ -206,13 +209,16 @@ class ConfluentProducer:
             self._changed.notify_all()
         if error is None:
             one.set_result(offset)
-            return
-        failure = client_error(error, _doing(one.record))
+        else:
+            one.set_exception(self._failure(error, _doing(one.record)))
+
+    def _failure(self, error: Any, doing: str) -> ClientError:
         if isinstance(error, ClientError):
-            failure = ClientError(f"{_doing(one.record)}: {error}", retriable=error.retriable)
-        elif (found := error_of(error)) is not None and found.fatal():
-            failure = ClientError(f"{failure}. Its producer is replaced", retriable=True)
-        one.set_exception(failure)
+            return ClientError(f"{doing}: {error}", retriable=error.retriable)
+        failure, found = client_error(error, doing), error_of(error)
+        if found is not None and found.fatal():
+            return ClientError(f"{failure}. Its producer is replaced", retriable=True)
+        return failure
 
     # A producer that works no more
 
@@ -238,7 +244,10 @@ class ConfluentProducer:
 def _purge(producer: Any) -> None:
     """End everything that is under way in it."""
     producer.purge()
-    producer.flush(PURGE_TIMEOUT_S)
+    try:
+        producer.flush(PURGE_TIMEOUT_S)
+    except KafkaException:  # the fatal error, which is raised once
+        producer.flush(PURGE_TIMEOUT_S)
 
 
 def _doing(record: OutgoingRecord) -> str:

@@ -88,12 +88,11 @@ class KafkaPythonTransactions:
         }
         try:
             self._wait(self._manager.send_offsets_to_transaction(offsets, self._member))
-            ending = self._manager.begin_commit()
         except Exception as error:
             raise _error(error, doing) from error
         self._is_open = False
         try:
-            self._wait(ending)
+            self._end()
         except Exception as error:
             raise OutcomeUnknownError(str(client_error(error, doing)), retriable=True) from error
 
@@ -107,6 +106,9 @@ class KafkaPythonTransactions:
                 logger.debug("a transaction is left to its timeout: {}", client_error(error, "aborting"))
         if not abandon(self._producer, ABANDON_TIMEOUT_S):
             logger.warning("a thread of a producer that was given up still runs")
+
+    def _end(self) -> None:
+        self._wait(self._manager.begin_commit())
 
     def _wait(self, result: Any) -> None:
         self._producer._sender.wakeup()

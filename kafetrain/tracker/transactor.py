@@ -137,8 +137,7 @@ class Transactor:
     ) -> None:
         if not isinstance(client, TransactionalClient):
             raise ConfigurationError(
-                f'delivery="transactional" needs a client with transactions, and {type(client).__name__} has none: '
-                f'use client="kafka-python"'
+                f'delivery="transactional" needs a client with transactions, and {type(client).__name__} has none'
             )
         self._client: Any = client
         self._consumer, self._carrying, self._clock = consumer, carrying, clock

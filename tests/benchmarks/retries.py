@@ -21,7 +21,6 @@ from tests.waiting import wait_for
 __all__ = ["blocks"]
 
 PARTITIONS = 4
-NOT_WITH = {("confluent", "transactional")}
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,6 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
     for client in scale.clients:
         for workload in WORKLOADS:
             keys, name = scale.of(workload.keys), f"{workload.share:.0%}"
-            if (client, workload.delivery) in NOT_WITH:
-                rows.append((client, workload.delivery, f"{keys:,}", name, "-", "not supported", "-"))
-                continue
             rates = [once(broker, keys, workload, client) for _ in range(scale.runs)]
             rows.append((client, workload.delivery, f"{keys:,}", name, *spread(rates, ",.0f")))
             data[f"{client}, {workload.delivery}: {keys} keys, {name} fail"] = rates

@@ -23,7 +23,6 @@ from kafka.admin import MemberToRemove
 from kafetrain.client import confluent_consumer, kafka_python_consumer
 from kafetrain.client.confluent import ConfluentClient
 from kafetrain.client.kafka_python import KafkaPythonClient
-from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.client.ports import AdminPort, Client, Committed, ConsumerPort, OutgoingRecord, ProducerPort
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
@@ -45,9 +44,6 @@ GAPS = {
         "transactions": "the mock cluster writes no control records and has no last stable offset",
         "transactional producers": "the mock cluster fences nobody, and what it gives a reader after the end of a "
         "transaction is no readable batch",
-    },
-    "confluent": {
-        "transactional producers": 'the confluent client has none, and delivery="transactional" is refused with it',
     },
     "simulated": {
         "cooperative": "the simulated cluster's rebalances are eager",
@@ -213,19 +209,14 @@ class Cluster:
 
     def lose_the_end_of_a_transaction(self, producer: Any, patch: pytest.MonkeyPatch, *, is_asked: bool) -> None:
         """Its commit is not answered, and the broker was asked for it or was not. `patch`: until it is undone."""
-        wait, waits = KafkaPythonTransactions._wait, 0
+        end = producer._end
 
-        def lose_the_answer(self: KafkaPythonTransactions, result: Any) -> None:
-            nonlocal waits
-            waits += 1
-            if waits == 1 or is_asked:
-                wait(self, result)
-            if waits == 2:
-                raise OSError("cut off")
+        def lose_the_answer() -> None:
+            if is_asked:
+                end()
+            raise OSError("cut off")
 
-        patch.setattr(KafkaPythonTransactions, "_wait", lose_the_answer)
-        if not is_asked:
-            patch.setattr(producer._manager, "begin_commit", lambda: None)
+        patch.setattr(producer, "_end", lose_the_answer)
 
     def close(self) -> None:
         while self._undo:

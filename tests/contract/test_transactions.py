@@ -108,8 +108,12 @@ def test_a_new_producer_of_the_id_ends_what_is_open_and_the_former_one_is_fenced
 
 def test_a_consumer_that_has_not_joined_has_no_transactions(bench: Bench) -> None:
     """The broker would take them: without generation and member it asks nobody."""
+    client = bench.cluster.client()
+    assert isinstance(client, TransactionalClient)
+    consumer = bench.cluster.close_later(client.group_consumer(bench.group, auto_offset_reset="earliest"))
+    bench.opened.append(client.transactional_producer(bench.id, consumer))
     with pytest.raises(NotOwnerError):
-        bench.begin()
+        bench.opened[-1].begin()
 
 
 def test_whom_the_group_has_given_up_is_refused(bench: Bench) -> None:

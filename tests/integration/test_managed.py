@@ -76,8 +76,6 @@ def test_a_switch_that_is_flipped_under_load_loses_nothing_and_keeps_the_order(
     library: str,
     retry: bool | dict[str, str] | None,
 ) -> None:
-    if library == "confluent" and isinstance(retry, dict):
-        pytest.skip("transactional delivery needs kafka-python, and settings with both are refused")
     topic, journal = kafetrain_topic(2, prefix="orders"), Journal()
     config = declare(topic, journal.recording(lambda record: None), retry=retry, concurrency=4)
     registry.register_consumer(config)

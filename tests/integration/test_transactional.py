@@ -9,11 +9,12 @@ import os
 import threading
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kafetrain import KafkaConsumer, Record, RetriableError, is_retry_message
+from kafetrain.client.confluent_transactions import ConfluentTransactions
 from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
 from kafetrain.errors import RecordTooLargeError
 from tests.integration import test_controls, test_retries
@@ -23,6 +24,8 @@ from tests.integration.twice import committed_records, nothing_twice
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kafetrain.testing.pytest_plugin import TopicFactory
     from tests.integration.cluster import Cluster, MakeSettings
 
@@ -34,12 +37,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("transactional")]
 def transactional(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all settings that are made."""
     monkeypatch.setenv("KAFETRAIN_DELIVERY", "transactional")
-
-
-@pytest.fixture(scope="module")
-def library() -> str:
-    """The one that has transactions."""
-    return "kafka-python"
 
 
 # Once more
@@ -172,24 +169,26 @@ def test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every third commit; each second of these had reached the broker."""
-    wait, mutex, count = KafkaPythonTransactions._wait, threading.Lock(), 0
+    mutex, count = threading.Lock(), 0
 
-    def lose_some(producer: KafkaPythonTransactions, result: object) -> None:
-        nonlocal count
-        is_end = not producer._is_open
-        with mutex:
-            count += is_end
-            number = count
-        if is_end and number % 3 == 0:
-            if number % 2 == 0:
-                wait(producer, result)
-            raise OSError("cut off")
-        wait(producer, result)
+    def losing_some(end: Callable[[Any], None]) -> Callable[[Any], None]:
+        def lose(producer: object) -> None:
+            nonlocal count
+            with mutex:
+                count += 1
+                number = count
+            if number % 3 or number % 2 == 0:
+                end(producer)
+            if number % 3 == 0:
+                raise OSError("cut off")
+
+        return lose
 
     topic, settings, journal = kafetrain_topic(2, prefix="orders"), make_settings(), Journal()
     records = [(at % 2, b"key-%d" % (at % 4), b"m fails %d" % (at % 3)) for at in range(24)]
     written = cluster.write_all(topic, records)
-    monkeypatch.setattr(KafkaPythonTransactions, "_wait", lose_some)
+    for kind in (KafkaPythonTransactions, ConfluentTransactions):
+        monkeypatch.setattr(kind, "_end", losing_some(kind._end))
     with KafkaConsumer.resilient(settings, topic, journal.recording(Failing())) as consumer:
         wait_for("all succeed", lambda: len(journal.places("ended")) == 24, timeout=120, check=consumer.check)
         wait_for("all is free", lambda: not consumer.tracker.locks(topic))

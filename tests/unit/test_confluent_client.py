@@ -10,7 +10,9 @@ import pytest
 
 from kafetrain.client.choose import client_for
 from kafetrain.client.confluent import OWNED_OPTIONS, ConfluentClient
+from kafetrain.client.confluent_consumer import has_member
 from kafetrain.client.kafka_python import KafkaPythonClient
+from kafetrain.client.ports import ClientError
 from kafetrain.errors import ConfigurationError
 from kafetrain.settings import Settings
 
@@ -100,3 +102,17 @@ def test_logins_that_cannot_be_are_refused(values: dict[str, Any], expected: str
     text = error_of(**values)
     assert expected in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize(
+    ("generation", "member", "expected"),
+    [(0, b"me-1", True), (7, b"me-1", True), (-1, b"me-1", False), (7, b"", False)],
+)
+def test_a_membership_has_a_generation_and_a_member(generation: int, member: bytes, expected: bool) -> None:
+    metadata = b"CGMDv2:" + generation.to_bytes(4, sys.byteorder, signed=True) + b"billing\0" + member + b"\0\1"
+    assert has_member(metadata) is expected
+
+
+def test_a_membership_in_another_form_is_an_error_and_not_taken_for_one() -> None:
+    with pytest.raises(ClientError, match="in a form that is not known here"):
+        has_member(b"CGMDv3:1:billing:me-1")

@@ -333,18 +333,17 @@ class TestTransactions:
         assert settings(delivery="transactional", state_restore_timeout="20s").delivery == "transactional"
         text = error_of(delivery="transactional", state_restore_timeout="19s")
         assert 'it must be at least 20s with delivery="transactional"' in text
-        longer = {"delivery": "transactional", "client_options": {"transaction_timeout_ms": 25_000}}
-        assert "at least 35s" in error_of(**longer)
-        assert settings(**longer, state_restore_timeout="1m").delivery == "transactional"
+        for client, name in (("kafka-python", "transaction_timeout_ms"), ("confluent", "transaction.timeout.ms")):
+            longer = {"delivery": "transactional", "client": client, "client_options": {name: 25_000}}
+            assert "at least 35s" in error_of(**longer)
+            assert settings(**longer, state_restore_timeout="1m").delivery == "transactional"
         assert settings(state_restore_timeout="1s").delivery == "at-least-once"
-
-    def test_they_need_a_client_that_has_them(self) -> None:
-        assert '"transactional" needs client="kafka-python"' in error_of(delivery="transactional", client="confluent")
 
     @pytest.mark.parametrize("value", [0, "10s", True])
     def test_their_timeout_is_a_number_of_milliseconds(self, value: object) -> None:
-        text = error_of(delivery="transactional", client_options={"transaction_timeout_ms": value})
-        assert "transaction_timeout_ms must be a whole number of milliseconds" in text
+        for client, name in (("kafka-python", "transaction_timeout_ms"), ("confluent", "transaction.timeout.ms")):
+            text = error_of(delivery="transactional", client=client, client_options={name: value})
+            assert f"{name} must be a whole number of milliseconds" in text
 
 
 class TestTopicNames:

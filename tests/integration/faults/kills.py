@@ -26,9 +26,11 @@ class Case(NamedTuple):
     point: str
     nth: int = 3
     free_on_dlq: bool = False
+    client: str = ""
+    """Empty: the one under test."""
 
     def __str__(self) -> str:
-        return f"{self.point}{', dead keys are freed' * self.free_on_dlq}"
+        return ", ".join(filter(None, (self.point, "dead keys are freed" * self.free_on_dlq, self.client)))
 
 
 def play(
@@ -40,6 +42,7 @@ def play(
 ) -> None:
     """Kill a process at the case's point, let another one go on to the end, and check the promises."""
     topic = broker.create_unique_topic(2, prefix="orders")
+    job |= {"client": case.client} if case.client else {}
     with contextlib.closing(Scenario(broker, topic, folder, free_on_dlq=case.free_on_dlq, **job)) as scenario:
         scenario.produce(PLANS)
         killed = scenario.start(kill_at=case.point, kill_at_nth=case.nth)

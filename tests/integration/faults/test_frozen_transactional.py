@@ -33,9 +33,12 @@ def in_the_topics(scenario: Scenario) -> dict[str, list[Any]]:
     return found
 
 
-def test_what_a_zombie_writes_is_refused_and_its_successors_keep_the_order(new_scenario: ScenarioFactory) -> None:
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+def test_what_a_zombie_writes_is_refused_and_its_successors_keep_the_order(
+    new_scenario: ScenarioFactory, client: str
+) -> None:
     """It holds a first run that will fail, and a retry that will fail; both keys have followers."""
-    scenario = new_scenario(2, keys=2, client="kafka-python", delivery="transactional", concurrency=2)
+    scenario = new_scenario(2, keys=2, client=client, delivery="transactional", concurrency=2)
     # Two keys in turn, each in a partition of its own: a retry of the one, a first run of the other.
     scenario.produce([Plan(2, work_ms=LONG_MS), Plan(work_ms=LONG_MS), Plan(1), Plan(1, work_ms=2 * LONG_MS)])
     scenario.produce([Plan(), Plan(1), Plan(1), Plan()])

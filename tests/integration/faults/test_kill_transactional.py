@@ -30,6 +30,8 @@ CASES = (
     Case(Point.BEFORE_END_OF_DEAD),
     Case(Point.BEFORE_END_OF_DEAD, free_on_dlq=True),
     Case(Point.BEFORE_END_OF_PARKED),
+    Case(Point.BEFORE_END_OF_TRANSACTION, nth=7, client="confluent"),
+    Case(Point.AFTER_END_OF_TRANSACTION, nth=2, free_on_dlq=True, client="confluent"),
 )
 
 

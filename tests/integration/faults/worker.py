@@ -37,10 +37,11 @@ from kafetrain import (
 )
 from kafetrain.client.confluent_consumer import ConfluentConsumer
 from kafetrain.client.confluent_producer import ConfluentProducer
+from kafetrain.client.confluent_transactions import ConfluentTransactions
 from kafetrain.client.kafka_python_consumer import KafkaPythonConsumer
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
 from kafetrain.client.kafka_python_transactions import KafkaPythonTransactions
-from kafetrain.client.ports import Committed, OutgoingRecord, ProducerPort
+from kafetrain.client.ports import Committed, OutgoingRecord, TransactionalProducerPort
 from kafetrain.record import TopicPartition
 from tests.clients import library_under_test, named_for
 
@@ -145,6 +146,9 @@ class Killer:
                 threading.Event().wait()  # nothing more happens on this thread until the signal is there
 
 
+Send = Callable[[Any, OutgoingRecord], "Future[int]"]
+
+
 class Sabotage:
     """Stands around the client's `send` and `commit`, and tells the killer which point of the protocol this is."""
 
@@ -155,15 +159,9 @@ class Sabotage:
         self._retry_records = self._tombstones = 0  # acknowledged
 
     def install(self) -> None:
-        producers: type[ProducerPort] = ConfluentProducer if self._library == "confluent" else KafkaPythonProducer
+        producers: type[Any] = ConfluentProducer if self._library == "confluent" else KafkaPythonProducer
         consumers: type[Any] = ConfluentConsumer if self._library == "confluent" else KafkaPythonConsumer
-        send, commit = producers.send, consumers.commit
-
-        def watched_send(producer: ProducerPort, record: OutgoingRecord) -> Future[int]:
-            self._before(record)
-            future = send(producer, record)
-            future.add_done_callback(lambda done: self._after(record, done))
-            return future
+        commit = consumers.commit
 
         def watched_commit(consumer: Any, offsets: Mapping[TopicPartition, Committed]) -> None:
             if consumer._name != self._retry_group:
@@ -174,36 +172,34 @@ class Sabotage:
             commit(consumer, offsets)
 
         self._install_for_transactions()
-        setattr(producers, "send", watched_send)  # noqa: B010 - to the type checker it is what it is: sabotage
-        setattr(consumers, "commit", watched_commit)  # noqa: B010 - as above
+        producers.send, consumers.commit = self._watched(producers.send), watched_commit
 
     def _install_for_transactions(self) -> None:
-        send, commit, wait = (
-            KafkaPythonTransactions.send,
-            KafkaPythonTransactions.commit,
-            KafkaPythonTransactions._wait,
-        )
+        transactions: type[Any] = ConfluentTransactions if self._library == "confluent" else KafkaPythonTransactions
+        commit, end = transactions.commit, transactions._end
 
-        def watched_send(producer: KafkaPythonTransactions, record: OutgoingRecord) -> Future[int]:
-            self._before(record)
-            future = send(producer, record)
-            future.add_done_callback(lambda done: self._after(record, done))
-            return future
-
-        def watched_commit(producer: KafkaPythonTransactions, offsets: Mapping[TopicPartition, Committed]) -> None:
+        def watched_commit(producer: TransactionalProducerPort, offsets: Mapping[TopicPartition, Committed]) -> None:
             is_retry = any(place.topic.startswith("retry-") for place in offsets)
             self._killer.passes(Point.BEFORE_RETRY_COMMIT if is_retry else Point.BEFORE_SOURCE_COMMIT)
             commit(producer, offsets)
             self._killer.passes(Point.AFTER_END_OF_TRANSACTION)
 
-        def watched_wait(producer: KafkaPythonTransactions, result: Any) -> None:
-            wait(producer, result)
-            if producer._is_open:  # its end has not been asked for
-                self._killer.passes(Point.BEFORE_END_OF_TRANSACTION)
+        def watched_end(producer: TransactionalProducerPort) -> None:
+            self._killer.passes(Point.BEFORE_END_OF_TRANSACTION)
+            end(producer)
 
-        setattr(KafkaPythonTransactions, "send", watched_send)  # noqa: B010 - as below
-        setattr(KafkaPythonTransactions, "commit", watched_commit)  # noqa: B010 - as below
-        setattr(KafkaPythonTransactions, "_wait", watched_wait)  # noqa: B010 - as below
+        transactions.commit, transactions._end = watched_commit, watched_end
+        if self._library != "confluent":  # whose transactions send through its producer
+            transactions.send = self._watched(transactions.send)
+
+    def _watched(self, send: Send) -> Send:
+        def watched_send(producer: Any, record: OutgoingRecord) -> Future[int]:
+            self._before(record)
+            future = send(producer, record)
+            future.add_done_callback(lambda done: self._after(record, done))
+            return future
+
+        return watched_send
 
     def _before(self, record: OutgoingRecord) -> None:
         if record.topic.startswith("retry-"):

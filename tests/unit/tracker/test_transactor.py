@@ -412,7 +412,7 @@ def test_each_transactor_has_an_id_of_its_own_with_a_prefix_for_acls(bench: Tran
 
 def test_a_client_without_transactions_is_refused(bench: Transactions) -> None:
     client: Any = SimpleNamespace()
-    with pytest.raises(ConfigurationError, match="kafka-python"):
+    with pytest.raises(ConfigurationError, match="SimpleNamespace has none"):
         Transactor(client, client, bench.carrying, "billing", bench.clock, bench.ended.append)
 
 

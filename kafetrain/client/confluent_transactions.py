@@ -1,0 +1,127 @@
+"""The transactional producer port on confluent-kafka's `Producer`.
+
+Records go through our producer, with its bound and its futures; the library's transactions are around them. Once one
+has failed the library may say that only an abort is needed. All the same nothing more is done with its producer, so
+that there is one way on from any error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from datetime import timedelta
+from typing import Any
+
+from confluent_kafka import KafkaError
+from confluent_kafka import TopicPartition as LibraryPartition
+from loguru import logger
+
+from kafetrain.client.confluent_errors import AUTH_ERRORS, TOO_LARGE, client_error, error_of
+from kafetrain.client.confluent_producer import ConfluentProducer
+from kafetrain.client.ports import AdminPort, ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
+from kafetrain.record import TopicPartition
+
+__all__ = ["ConfluentTransactions"]
+
+ABORT_TIMEOUT_S = 2.0
+
+_FINAL = (
+    AUTH_ERRORS
+    | TOO_LARGE
+    | {
+        KafkaError._UNSUPPORTED_FEATURE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.INVALID_TRANSACTION_TIMEOUT,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+"""Another producer would meet the same."""
+
+
+class ConfluentTransactions:
+    """A `TransactionalProducerPort`. Building it settles what a former producer of its id has left open.
+
+    `producer`: the library's. `send` waits, `max_block_s` at most, as `ConfluentProducer.send` does.
+    """
+
+    def __init__(
+        self,
+        producer: Any,
+        membership: Callable[[], bytes],
+        build_admin: Callable[[], AdminPort],
+        *,
+        timeout_s: float,
+        max_block_s: float,
+    ) -> None:
+        self._producer, self._membership, self._timeout_s = producer, membership, timeout_s
+        self._member = b""
+        self._is_open = False
+        try:
+            producer.init_transactions(timeout_s)
+        except Exception as error:
+            raise _error(error, "beginning transactions") from error
+        self._sender = _Sender(lambda: producer, build_admin, max_block_s=max_block_s)
+
+    def begin(self) -> None:
+        self._member = self._membership()
+        try:
+            self._producer.begin_transaction()
+        except Exception as error:
+            raise _error(error, "beginning a transaction") from error
+        self._is_open = True
+
+    def send(self, record: OutgoingRecord) -> Future[int]:
+        return self._sender.send(record)
+
+    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
+        doing = f"committing a transaction for {', '.join(sorted({place.topic for place in next_offsets}))}"
+        offsets = [
+            LibraryPartition(place.topic, place.partition, committed.next_offset, committed.metadata)
+            for place, committed in next_offsets.items()
+        ]
+        try:
+            self._producer.send_offsets_to_transaction(offsets, self._member, self._timeout_s)
+        except Exception as error:
+            raise _error(error, doing) from error
+        self._is_open = False
+        try:
+            self._end()
+        except Exception as error:
+            raise OutcomeUnknownError(str(client_error(error, doing)), retriable=True) from error
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._producer.abort_transaction(ABORT_TIMEOUT_S)
+            except Exception as error:
+                logger.debug("a transaction is left to its timeout: {}", client_error(error, "aborting"))
+        self._sender.close(timedelta(0))
+
+    def _end(self) -> None:
+        self._producer.commit_transaction(self._timeout_s)
+
+
+class _Sender(ConfluentProducer):
+    """Of one library's producer: whoever owns it replaces it."""
+
+    def _failure(self, error: Any, doing: str) -> ClientError:
+        return super()._failure(error, doing) if isinstance(error, ClientError) else _error(error, doing)
+
+    def _broken_by(self, error: Any) -> None:
+        pass
+
+
+def _error(error: object, doing: str) -> ClientError:
+    """The port's error. What only this producer meets, such as being fenced, is retriable: another one may succeed."""
+    known, found = client_error(error, doing), error_of(error)
+    code = None if found is None else found.code()
+    if code in _FINAL or (isinstance(known, NotOwnerError) and code != KafkaError._FENCED):
+        return known
+    return ClientError(str(known), retriable=True)
