@@ -143,7 +143,7 @@ class ConfluentClient:
         }
         producer, _ = self._build("producer", Producer, _PRODUCER_DEFAULTS, ours)
         return ConfluentTransactions(
-            producer, consumer.membership, self.admin, timeout_s=timeout_ms / 1000, max_block_s=self._max_block_s
+            producer, id, consumer.membership, self.admin, timeout_s=timeout_ms / 1000, max_block_s=self._max_block_s
         )
 
     @property

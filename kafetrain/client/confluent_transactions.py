@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as LibraryPartition
 from loguru import logger
 
@@ -53,6 +53,7 @@ class ConfluentTransactions:
     def __init__(
         self,
         producer: Any,
+        id: str,
         membership: Callable[[], bytes],
         build_admin: Callable[[], AdminPort],
         *,
@@ -65,7 +66,7 @@ class ConfluentTransactions:
         try:
             producer.init_transactions(timeout_s)
         except Exception as error:
-            raise _error(error, "beginning transactions") from error
+            raise _error(error, f"beginning transactions of {id}") from error
         self._sender = _Sender(lambda: producer, build_admin, max_block_s=max_block_s)
 
     def begin(self) -> None:
@@ -112,7 +113,20 @@ class _Sender(ConfluentProducer):
     """Of one library's producer: whoever owns it replaces it."""
 
     def _failure(self, error: Any, doing: str) -> ClientError:
-        return super()._failure(error, doing) if isinstance(error, ClientError) else _error(error, doing)
+        if isinstance(error, ClientError):
+            return super()._failure(error, doing)
+        return _error(self._refusal() or error, doing)
+
+    def _refusal(self) -> Any:
+        """Of the right to something in the transaction, which ends all its records: they are told no more than that.
+
+        The library tells it where it is asked for what cannot be done in that state, and so is not done.
+        """
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            return error if error_of(error).code() in AUTH_ERRORS else None
+        return None
 
     def _broken_by(self, error: Any) -> None:
         pass

@@ -5,25 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.test_transactional import (
-    test_a_dead_letter_without_a_lock_is_not_written_twice_when_its_record_comes_again,
     test_a_record_that_is_too_large_stops_the_consumer_and_the_others_with_it_are_written,
     test_a_stop_leaves_no_thread_and_no_transaction,
     test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice,
-    test_dead_keys_park_what_follows_and_freed_ones_do_not,
     test_hundreds_of_redirects_a_second,
-    test_the_source_offset_is_committed_with_the_lock,
     test_two_instances_hand_partitions_over_and_nothing_is_twice,
 )
 from tests.integration.test_transactional import transactional as transactional
 
 __all__ = [
-    "test_a_dead_letter_without_a_lock_is_not_written_twice_when_its_record_comes_again",
     "test_a_record_that_is_too_large_stops_the_consumer_and_the_others_with_it_are_written",
     "test_a_stop_leaves_no_thread_and_no_transaction",
     "test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice",
-    "test_dead_keys_park_what_follows_and_freed_ones_do_not",
     "test_hundreds_of_redirects_a_second",
-    "test_the_source_offset_is_committed_with_the_lock",
     "test_two_instances_hand_partitions_over_and_nothing_is_twice",
 ]
 

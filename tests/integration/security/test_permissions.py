@@ -25,6 +25,7 @@ from kafetrain import (
     get_retry_attempt,
 )
 from kafetrain.client.ports import ClientError
+from kafetrain.errors import WriteFailedError
 from tests.integration.cluster import Cluster
 from tests.integration.cluster import log as log
 from tests.integration.security.secured import Right, SecuredBroker
@@ -166,6 +167,13 @@ def test_transactional_delivery_works_with_one_row_more_and_warns_of_nothing(set
     assert [message for message in log if "dead-lettered" not in message] == []
 
 
+def test_transactional_delivery_needs_the_same_with_the_confluent_client(setup: Setup, log: list[str]) -> None:
+    setup.create_topics()
+    setup.allow([*ALL_LAYERS, TRANSACTIONS])
+    setup.run_all_layers(delivery="transactional", client="confluent")
+    assert [message for message in log if "dead-lettered" not in message] == []
+
+
 def test_layer_1_works_with_its_table_and_warns_of_nothing(setup: Setup, log: list[str]) -> None:
     setup.create_topics()
     setup.allow(LAYER_1)
@@ -231,6 +239,14 @@ def test_transactional_delivery_without_its_row_ends_with_an_error_that_names_it
     setup.create_topics()
     setup.allow(ALL_LAYERS)
     error_without(TRANSACTIONS.right, setup, lambda: setup.run_all_layers(delivery="transactional"))
+
+
+def test_a_refused_record_of_a_transaction_is_told_by_the_confluent_client(setup: Setup) -> None:
+    """The library says of the record no more than that it was dropped."""
+    setup.create_topics()
+    setup.allow([*(row for row in ALL_LAYERS if row.right != Right("topic", "retry-orders", "Write")), TRANSACTIONS])
+    with pytest.raises(WriteFailedError, match="TOPIC_AUTHORIZATION_FAILED"):
+        setup.run_all_layers(delivery="transactional", client="confluent")
 
 
 def test_all_layers_work_on_without_what_is_good_to_have_and_say_so(setup: Setup, log: list[str]) -> None:
