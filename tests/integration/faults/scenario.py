@@ -24,6 +24,7 @@ from kafetrain.testing import Broker
 from tests.integration.cluster import Cluster
 from tests.integration.faults.history import BrokenPromise, Chain, History, HistoryReader, Place, Span
 from tests.integration.faults.worker import HistoryFile, Job, Plan
+from tests.integration.twice import committed_records
 from tests.waiting import wait_for
 
 __all__ = ["Process", "Scenario"]
@@ -257,9 +258,9 @@ class Scenario:
         return [id for id, entry in locks.items() if entry["state"] == "pending"]
 
     def dead_letters(self) -> dict[Place, list[str]]:
-        """Their states, by the place of the source record."""
+        """Their states, by the place of the source record. Waits for transactions that a killed process left open."""
         found: defaultdict[Place, list[str]] = defaultdict(list)
-        for record in self.cluster.read(f"dlq-{self.topic}"):
+        for record in committed_records(self.broker, f"dlq-{self.topic}"):
             headers = dict(record.headers)
             place = (int(headers["x-dlq-partition"]), int(headers["x-dlq-offset"]))
             found[place].append(headers["x-dlq-state"].decode())
