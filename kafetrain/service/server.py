@@ -12,7 +12,7 @@ import uvicorn
 from prometheus_client import disable_created_metrics
 
 from kafetrain.errors import KafetrainError
-from kafetrain.service.adapters.web.guard import BoundedHttpProtocol
+from kafetrain.service.adapters.web.protocol import ServiceProtocol
 from kafetrain.service.application.service import RetryService
 from kafetrain.service.logs import set_up_logs
 from kafetrain.service.settings import ServiceSettings
@@ -37,7 +37,7 @@ def serve(settings: ServiceSettings) -> None:
         app,
         host=settings.http_host,
         port=settings.http_port,
-        http=BoundedHttpProtocol,
+        http=ServiceProtocol,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         ws="none",
         lifespan="on",

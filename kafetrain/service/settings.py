@@ -99,6 +99,7 @@ class ServiceSettings(BaseSettings):
     admin_keys: Keys = ()
     max_body_bytes: Size = Field(1024 * 1024, ge=1024)
     max_batch_bytes: Size = Field(32 * 1024 * 1024, ge=1024)
+    max_bodies_bytes: Size = Field(256 * 1024 * 1024, ge=1024)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -119,6 +120,8 @@ class ServiceSettings(BaseSettings):
             raise ValueError("REDIS_CLUSTER and REDIS_SENTINEL_MASTER exclude each other")
         if self.submit_keys and not self.admin_keys:
             raise ValueError("SUBMIT_KEYS without ADMIN_KEYS would leave the admin calls open; set ADMIN_KEYS too")
+        if self.max_bodies_bytes < max(self.max_body_bytes, self.max_batch_bytes):
+            raise ValueError("MAX_BODIES_BYTES must be at least MAX_BODY_BYTES and MAX_BATCH_BYTES: one has to fit")
         return self
 
     def _names_redis(self) -> bool:

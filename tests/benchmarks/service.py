@@ -3,8 +3,9 @@
     python -m tests.benchmarks.service                       everything, on SQLite and on Redis
     python -m tests.benchmarks.service --store sqlite --only create
 
-One process serves; this one makes the load, over 8 connections of its own making, and receives webhooks. Tasks are
-durable when they are answered: SQLite as it always is, Redis with `appendonly yes` and `appendfsync always`.
+One process serves; this one makes the load over 8 connections, and receives webhooks. Tasks are durable when they are
+answered: SQLite as it always is, Redis with `appendonly yes` and `appendfsync always`. The CPU of all that takes part
+is told beside each rate: a rate depends on what else the machine does, CPU hardly.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kafetrain.testing import kafka_broker
+from tests.benchmarks.load import Load, cpu_s, post, post_all
 from tests.integration.service.harness import Service
 from tests.redis_server import RedisServer
 
-CONNECTIONS = 8
 BATCH = 100
+SINGLES, BATCHED = 20_000, 150_000
 PARTS = ("create", "http", "kafka", "lateness", "memory")
 MESSAGE = json.dumps({"order": 4711, "text": "x" * 60})
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -44,39 +48,17 @@ def a_task(id: str, delay: float, kind: str, place: dict[str, Any]) -> dict[str,
     }
 
 
-async def post_all(port: int, path: str, bodies: Iterator[bytes]) -> list[float]:
-    """Over `CONNECTIONS` connections, each with one request at a time; how long each took."""
-    taken: list[float] = []
-
-    async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for body in bodies:
-            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            begun = time.perf_counter()
-            writer.write(head + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            if answer[9:12] not in (b"200", b"201"):
-                raise RuntimeError(answer.decode())
-            length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            await reader.readexactly(length)
-            taken.append(time.perf_counter() - begun)
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
-    return taken
-
-
 def singles(name: str, count: int) -> Iterator[bytes]:
     place = {"url": "http://127.0.0.1:9/hook"}
     for number in range(count):
-        yield json.dumps(a_task(f"{name}-{number}", 3600, "http", place)).encode()
+        yield post("/tasks", json.dumps(a_task(f"{name}-{number}", 3600, "http", place)).encode())
 
 
 def batches(name: str, count: int, kind: str, place: dict[str, Any], due_at: float | None = None) -> Iterator[bytes]:
     for start in range(0, count, BATCH):
         delay = 3600.0 if due_at is None else max(0.0, due_at - time.time())
         tasks = [a_task(f"{name}-{number}", delay, kind, place) for number in range(start, start + BATCH)]
-        yield json.dumps({"tasks": tasks}).encode()
+        yield post("/tasks/batch", json.dumps({"tasks": tasks}).encode())
 
 
 class Receiver(asyncio.Protocol):
@@ -105,27 +87,49 @@ def percentiles(values: list[float]) -> str:
     return ", ".join([*parts, f"max {ordered[-1] * 1000:.1f} ms"])
 
 
-def create(service: Service) -> None:
-    begun = time.perf_counter()
-    taken = asyncio.run(post_all(service.port, "/tasks", singles("single", 20_000)))
-    print(f"  created singly: {20_000 / (time.perf_counter() - begun):,.0f}/s ({percentiles(taken)})")
+class Used:
+    """CPU from here on, of the service, of Redis, and of this process."""
+
+    def __init__(self, service: Service, redis: RedisServer | None) -> None:
+        assert service.process is not None
+        self._pids = {"service": service.process.pid, "load": os.getpid()}
+        if redis is not None:
+            self._pids["Redis"] = redis.pid
+        self._before = {name: cpu_s(pid) for name, pid in self._pids.items()}
+
+    def by(self, tasks: int) -> str:
+        each = {name: (cpu_s(pid) - self._before[name]) / tasks * 1e6 for name, pid in self._pids.items()}
+        return "µs of CPU a task: " + ", ".join(f"{name} {took:.0f}" for name, took in each.items())
+
+
+def create(service: Service, redis: RedisServer | None) -> None:
     # Encoded before: what is measured is the service, not this program.
-    bodies = list(batches("batch", 150_000, "http", {"url": "http://127.0.0.1:9/hook"}))
-    begun = time.perf_counter()
-    asyncio.run(post_all(service.port, "/tasks/batch", iter(bodies)))
-    print(f"  created by {BATCH}: {150_000 / (time.perf_counter() - begun):,.0f} tasks/s")
+    requests = list(singles("single", SINGLES))
+    used, load = Used(service, redis), post_all(service.port, requests)
+    print(f"  created singly: {SINGLES / load.seconds:,.0f}/s ({percentiles(load.taken)}; {used.by(SINGLES)})")
+    requests = list(batches("batch", BATCHED, "http", {"url": "http://127.0.0.1:9/hook"}))
+    used, load = Used(service, redis), post_all(service.port, requests)
+    print(
+        f"  created by {BATCH}: {BATCHED / load.seconds:,.0f} tasks/s ({percentiles(load.taken)}; {used.by(BATCHED)})"
+    )
 
 
-def http(service: Service, count: int = 10_000) -> None:
+async def send(port: int, requests: Iterable[bytes]) -> Load:
+    """While this process also receives webhooks."""
+    return await asyncio.to_thread(post_all, port, requests)
+
+
+def http(service: Service, redis: RedisServer | None, count: int = 10_000) -> None:
     async def run() -> None:
         server = await asyncio.get_running_loop().create_server(Receiver, "127.0.0.1", 0)
         place = {"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"}
         Receiver.hits.clear()
         due_at = time.time() + 5
-        await post_all(service.port, "/tasks/batch", batches("http", count, "http", place, due_at))
+        await send(service.port, batches("http", count, "http", place, due_at))
+        used = Used(service, redis)
         while len(Receiver.hits) < count:
             await asyncio.sleep(0.05)
-        print(f"  delivered to one webhook: {count / (max(Receiver.hits) - due_at):,.0f}/s")
+        print(f"  delivered to one webhook: {count / (max(Receiver.hits) - due_at):,.0f}/s ({used.by(count)})")
         server.close()
 
     asyncio.run(run())
@@ -140,12 +144,12 @@ def lateness(service: Service, count: int = 3000) -> None:
         Receiver.hits.clear()
         first = time.time() + 5
 
-        def bodies() -> Iterator[bytes]:
+        def requests() -> Iterator[bytes]:
             for number in range(count):
                 delay = first + number / 100 - time.time()
-                yield json.dumps(a_task(f"late-{number}", delay, "http", place)).encode()
+                yield post("/tasks", json.dumps(a_task(f"late-{number}", delay, "http", place)).encode())
 
-        await post_all(service.port, "/tasks", bodies())
+        await send(service.port, requests())
         while len(Receiver.hits) < count:
             await asyncio.sleep(0.05)
         late = [at - first - number / 100 for number, at in enumerate(sorted(Receiver.hits))]
@@ -155,34 +159,37 @@ def lateness(service: Service, count: int = 3000) -> None:
     asyncio.run(run())
 
 
-def kafka(service: Service, server: str, topic: str, count: int = 20_000) -> None:
+def kafka(service: Service, redis: RedisServer | None, server: str, topic: str, count: int = 20_000) -> None:
     host, port = server.split(":")
     place = {"host": host, "port": port, "topic": topic}
     due_at = time.time() + 6
-    asyncio.run(post_all(service.port, "/tasks/batch", batches("kafka", count, "kafka", place, due_at)))
+    post_all(service.port, batches("kafka", count, "kafka", place, due_at))
+    used = Used(service, redis)
     wanted = f'kafka_retry_tasks_processed_total{{destination_type="kafka"}} {float(count)}'
     while wanted not in service.http.get("/metrics").text:
         time.sleep(0.05)
-    print(f"  delivered to one topic: {count / (time.time() - due_at):,.0f}/s")
+    print(f"  delivered to one topic: {count / (time.time() - due_at):,.0f}/s ({used.by(count)})")
 
 
 def memory(service: Service, redis: RedisServer | None, count: int = 1_000_000) -> None:
-    before = _memory_mib(service)
+    assert service.process is not None
+    before = _memory_mib(service.process.pid)
     place = {"url": "http://127.0.0.1:9/hook"}
-    asyncio.run(post_all(service.port, "/tasks/batch", batches("memory", count, "http", place)))
-    text = f"  {count:,} waiting tasks: the process has {before:.0f} MiB before and {_memory_mib(service):.0f} after"
+    requests = batches("memory", count, "http", place)
+    seconds = 0.0
+    while some := list(itertools.islice(requests, 500)):  # not all of them in this process's memory
+        seconds += post_all(service.port, some).seconds
+    after = _memory_mib(service.process.pid)
+    text = f"  {count:,} waiting tasks: the process has {before:.0f} MiB before and {after:.0f} after"
     if redis is not None:
-        with redis.client() as client:
-            used: Any = client.info("memory")
-        text += f"; Redis {used['used_memory'] / 2**20:,.0f} MiB"
+        text += f"; Redis {_memory_mib(redis.pid):,.0f} MiB"
     else:
         text += f"; the file {(service.folder / 'kafetrain.db').stat().st_size / 2**20:,.0f} MiB"
-    print(text)
+    print(f"{text}; created at {count / seconds:,.0f}/s")
 
 
-def _memory_mib(service: Service) -> float:
-    assert service.process is not None
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
+def _memory_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
@@ -210,11 +217,11 @@ def main() -> None:
             closing.callback(service.close)
             service.start()
             if "create" in parts:
-                create(service)
+                create(service, redis)
             if "http" in parts:
-                http(service)
+                http(service, redis)
             if "kafka" in parts:
-                kafka(service, brokers, broker.create_unique_topic(4))
+                kafka(service, redis, brokers, broker.create_unique_topic(4))
             if "lateness" in parts:
                 lateness(service)
             if "memory" in parts:

@@ -52,8 +52,6 @@ CREATE TABLE IF NOT EXISTS minutes (
 ) STRICT, WITHOUT ROWID;
 """
 
-LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM tasks"
-
 ADD = """
 INSERT INTO tasks (id, state, queue, due, client_id, source, content, progress, size)
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
@@ -64,8 +62,8 @@ ON CONFLICT (id) DO NOTHING
 
 COMPARE = """
 SELECT json_group_array(json_array(found.seq, found.is_same)) FROM (
-    SELECT t.seq, t.content = j.value ->> 6 AS is_same FROM json_each(?) j JOIN tasks t ON t.id = j.value ->> 0
-    ORDER BY j.key
+    SELECT t.seq, t.content = j.value ->> 6 AS is_same FROM json_each(?) j
+    LEFT JOIN tasks t ON t.id = j.value ->> 0 ORDER BY j.key
 ) found
 """
 

@@ -6,12 +6,10 @@ reads, which in WAL mode waits for no writer. `synchronous=FULL`: what is commit
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +20,7 @@ from kafetrain.service.adapters.batcher import Batcher
 from kafetrain.service.adapters.codec import content_of, progress_of, task_of, weight_of
 from kafetrain.service.adapters.sqlite import schema
 from kafetrain.service.adapters.sqlite.schema import STATE_NUMBERS, due_ms, queue_of
+from kafetrain.service.adapters.sqlite.worker import Worker
 from kafetrain.service.domain.task import State, Task
 from kafetrain.service.ports.store import Added, Claim, Claimed, Filter, Found, Page, StoreError
 
@@ -43,8 +42,7 @@ class SqliteStore:
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
         self.path, self._clock = Path(path), clock
-        self._writer = ThreadPoolExecutor(1, "kafetrain-sqlite-writer")
-        self._reader = ThreadPoolExecutor(1, "kafetrain-sqlite-reader")
+        self._writer, self._reader = Worker("kafetrain-sqlite-writer"), Worker("kafetrain-sqlite-reader")
         self._write_connection: sqlite3.Connection | None = None
         self._read_connection: sqlite3.Connection | None = None
         self._adding = Batcher(self._add, ROWS_PER_WRITE, weight_of)
@@ -61,14 +59,14 @@ class SqliteStore:
         await self._run(self._writer, self._open)
 
     async def close(self) -> None:
-        for pool, connection in ((self._reader, self._read_connection), (self._writer, self._write_connection)):
+        for worker, connection in ((self._reader, self._read_connection), (self._writer, self._write_connection)):
             if connection is not None:
-                await self._run(pool, connection.close)
-            pool.shutdown(wait=False)
+                await self._run(worker, connection.close)
+            worker.end()
 
     async def check(self) -> None:
         # A write, so that a full disk is told apart from a healthy one.
-        await self._transaction(lambda connection: connection.execute(schema.SET_VERSION))
+        await self._write(schema.SET_VERSION)
 
     async def add(self, tasks: Sequence[Task]) -> list[Added]:
         return await self._adding.put(tasks)
@@ -102,7 +100,7 @@ class SqliteStore:
     async def renew(self, claims: Sequence[Claim], lease_s: float) -> None:
         ours = orjson.dumps([(claim.task.id, claim.token) for claim in claims]).decode()
         lease_end = due_ms(self.now() + lease_s)
-        await self._transaction(lambda connection: connection.execute(schema.RENEW, (lease_end, ours)))
+        await self._write(schema.RENEW, lease_end, ours)
 
     async def finish(self, claims: Sequence[Claim]) -> None:
         await self._finishing.put(claims)
@@ -120,11 +118,10 @@ class SqliteStore:
     async def put(self, task: Task, revision: str) -> bool:
         progress, now = progress_of(task), due_ms(self.now())
         values = (STATE_NUMBERS[task.state], queue_of(task), due_ms(task.due_at), progress, task.id, revision, now)
-        return bool(await self._transaction(lambda connection: connection.execute(schema.PUT, values).rowcount))
+        return bool((await self._write(schema.PUT, *values)).rowcount)
 
     async def delete(self, id: str) -> bool:
-        statement = "DELETE FROM tasks WHERE id = ?"
-        return bool(await self._transaction(lambda connection: connection.execute(statement, (id,)).rowcount))
+        return bool((await self._write("DELETE FROM tasks WHERE id = ?", id)).rowcount)
 
     async def page(self, filter: Filter, limit: int, cursor: str | None = None) -> Page:
         before = _seq_of(cursor)
@@ -165,8 +162,7 @@ class SqliteStore:
         return await self._transaction(purge)
 
     async def add_counts(self, minute: int, counts: Mapping[str, int]) -> None:
-        values = (minute, orjson.dumps(counts).decode())
-        await self._transaction(lambda connection: connection.execute(schema.ADD_COUNTS, values))
+        await self._write(schema.ADD_COUNTS, minute, orjson.dumps(counts).decode())
 
     async def history(self, since_minute: int) -> Mapping[int, Mapping[str, int]]:
         statement = "SELECT minute, name, count FROM minutes WHERE minute >= ?"
@@ -196,18 +192,22 @@ class SqliteStore:
             ]
         ).decode()
 
-        def add(connection: sqlite3.Connection) -> tuple[int, list[Any]]:
-            last = connection.execute(schema.LAST_SEQ).fetchone()[0]
-            if connection.execute(schema.ADD, (rows,)).rowcount == len(tasks):
-                return last, []
+        def add(connection: sqlite3.Connection) -> tuple[float, list[Any]]:
+            written = connection.execute(schema.ADD, (rows,))
+            if written.rowcount == len(tasks):
+                return 0, []
+            # Those of one statement have numbers in one piece.
+            last = (written.lastrowid or 0) - written.rowcount if written.rowcount else float("inf")
             return last, orjson.loads(connection.execute(schema.COMPARE, (rows,)).fetchone()[0])
 
-        last, stored = await self._transaction(add)
+        last, stored = await self._run(self._writer, lambda: add(self._writing()))
         if not stored:
             return [Added.CREATED] * len(tasks)
         results: list[Added] = []
         created: set[str] = set()
         for task, (seq, is_same) in zip(tasks, stored, strict=True):
+            if seq is None:
+                raise StoreError(f"sqlite {self.path}: another process has deleted a task that was just compared")
             if seq > last and task.id not in created:
                 created.add(task.id)
                 results.append(Added.CREATED)
@@ -229,7 +229,7 @@ class SqliteStore:
                 for claim in claims
             ]
         ).decode()
-        await self._transaction(lambda connection: connection.execute(schema.FINISH, (rows,)))
+        await self._write(schema.FINISH, rows)
         return [None] * len(claims)
 
     # Connections; each is used by its own thread alone
@@ -251,11 +251,18 @@ class SqliteStore:
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
 
+    def _writing(self) -> sqlite3.Connection:
+        if self._write_connection is None:
+            raise sqlite3.ProgrammingError("the store is not open")
+        return self._write_connection
+
+    async def _write(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """A transaction of one statement: each more would be another wait for Python's global lock."""
+        return await self._run(self._writer, lambda: self._writing().execute(statement, values))
+
     async def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:
-            connection = self._write_connection
-            if connection is None:
-                raise sqlite3.ProgrammingError("the store is not open")
+            connection = self._writing()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 result = work(connection)
@@ -276,12 +283,12 @@ class SqliteStore:
 
         return await self._run(self._reader, run)
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    async def _run(self, worker: Worker, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            return await worker.run(work)
         except (sqlite3.Error, OSError, MemoryError) as error:
             raise StoreError(f"sqlite {self.path}: {error or type(error).__name__}") from error
-        except RuntimeError as error:  # its threads have ended
+        except RuntimeError as error:  # it was closed
             raise StoreError(f"sqlite {self.path}: {error}") from error
 
 

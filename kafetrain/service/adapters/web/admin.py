@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from kafetrain.service.adapters.web.answers import JsonResponse
 from kafetrain.service.adapters.web.guard import ApiError, Keys, Role, check_origin
 from kafetrain.service.adapters.web.schemas import ErrorOut, TaskListOut, TaskOut, view_of
-from kafetrain.service.adapters.web.tasks import json_response
 from kafetrain.service.application.service import BusyError, RetryService
 from kafetrain.service.domain.task import State
 from kafetrain.service.ports.store import Filter
@@ -58,7 +58,7 @@ def admin_routes(service: RetryService, keys: Keys) -> APIRouter:
             page = await service.store.page(chosen, limit, cursor)
         except ValueError as error:
             raise ApiError(400, str(error)) from None
-        return json_response({"tasks": [view_of(task) for task in page.tasks], "cursor": page.cursor})
+        return JsonResponse({"tasks": [view_of(task) for task in page.tasks], "cursor": page.cursor})
 
     @router.get("/tasks/{id}", response_model=TaskOut, responses={**MISSING, **ERRORS})
     async def get_task(request: Request, id: str) -> Response:
@@ -67,7 +67,7 @@ def admin_routes(service: RetryService, keys: Keys) -> APIRouter:
         found = await service.store.get(id)
         if found is None:
             raise _missing(id)
-        return json_response(view_of(found.task, full=True, is_claimed=found.is_claimed))
+        return JsonResponse(view_of(found.task, full=True, is_claimed=found.is_claimed))
 
     @router.post("/tasks/{id}/retry-now", response_model=TaskOut, responses={**MISSING, **CONFLICT, **ERRORS})
     async def retry_now(request: Request, id: str) -> Response:
@@ -99,7 +99,7 @@ async def _changed(service: RetryService, what: str, id: str) -> Response:
         raise ApiError(409, str(error)) from None
     if task is None:
         raise _missing(id)
-    return json_response(view_of(task, full=True))
+    return JsonResponse(view_of(task, full=True))
 
 
 def _missing(id: str) -> ApiError:

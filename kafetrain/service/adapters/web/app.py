@@ -18,11 +18,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from kafetrain.service.adapters.web.admin import admin_routes
-from kafetrain.service.adapters.web.front import Front, error_response
+from kafetrain.service.adapters.web.answers import JsonResponse, error_response
+from kafetrain.service.adapters.web.bodies import Bodies
+from kafetrain.service.adapters.web.front import Front
 from kafetrain.service.adapters.web.guard import ApiError, Keys
 from kafetrain.service.adapters.web.page import page_routes
 from kafetrain.service.adapters.web.schemas import BatchIn, HealthOut, TaskIn
-from kafetrain.service.adapters.web.tasks import json_response, task_routes
+from kafetrain.service.adapters.web.tasks import task_routes
 from kafetrain.service.application.service import RetryService, UnhealthyError
 from kafetrain.service.domain.task import State
 from kafetrain.service.ports.store import StoreError
@@ -58,7 +60,8 @@ def create_app(service: RetryService, settings: ServiceSettings, telemetry: Expo
         redoc_url=None,
     )
     keys = Keys(settings.submit_keys, settings.admin_keys)
-    tasks = task_routes(service.acceptance, keys, settings.max_body_bytes, settings.max_batch_bytes)
+    bodies = Bodies(settings.max_bodies_bytes)
+    tasks = task_routes(service.acceptance, keys, bodies, settings.max_body_bytes, settings.max_batch_bytes)
     app.include_router(tasks)
     app.include_router(admin_routes(service, keys))
     app.include_router(page_routes(service, keys))
@@ -78,14 +81,14 @@ def _add_health(app: FastAPI, service: RetryService, telemetry: Exposition) -> N
         try:
             await service.check_health()
         except UnhealthyError as error:
-            return json_response({"status": "unhealthy", "error": str(error)}, 503)
-        return json_response({"status": "healthy"})
+            return JsonResponse({"status": "unhealthy", "error": str(error)}, 503)
+        return JsonResponse({"status": "healthy"})
 
     @app.get("/ready", tags=["health"], response_model=HealthOut, responses=unhealthy)
     async def ready() -> Response:
         """Should requests be sent here?"""
         if not service.is_ready:
-            return json_response({"status": "unhealthy", "error": "starting or stopping"}, 503)
+            return JsonResponse({"status": "unhealthy", "error": "starting or stopping"}, 503)
         return await health()
 
     @app.get(
@@ -112,7 +115,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        answer = json_response({"error": str(error.detail)}, error.status_code)
+        answer = JsonResponse({"error": str(error.detail)}, error.status_code)
         answer.headers.update(error.headers or {})
         if error.status_code == 405:
             answer.headers["Allow"] = ", ".join(sorted(_methods(app, request.scope)))
@@ -121,16 +124,16 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong_parameter(request: Request, error: RequestValidationError) -> Response:
         texts = [f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()]
-        return json_response({"error": "; ".join(texts)}, 400)
+        return JsonResponse({"error": "; ".join(texts)}, 400)
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> Response:
-        return json_response({"error": str(error)}, 503)
+        return JsonResponse({"error": str(error)}, 503)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         logger.opt(exception=error).error("{} {} failed", request.method, request.scope["path"])
-        return json_response({"error": "unexpected failure"}, 500)
+        return JsonResponse({"error": "unexpected failure"}, 500)
 
 
 def _methods(app: FastAPI, scope: Scope) -> set[str]:

@@ -9,26 +9,24 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from itertools import chain
 
 from loguru import logger
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kafetrain.service.adapters.web.guard import MAX_HEAD_BYTES, ApiError
-from kafetrain.service.adapters.web.tasks import json_response
+from kafetrain.service.adapters.web.answers import JsonResponse, error_response
+from kafetrain.service.adapters.web.guard import ApiError, header
+from kafetrain.service.adapters.web.protocol import MAX_HEAD_BYTES
 
-__all__ = ["Endpoint", "Front", "error_response"]
+__all__ = ["Endpoint", "Front"]
 
 MAX_URL_BYTES = 8 * 1024
+KEPT_HOSTS = 100
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def error_response(error: ApiError) -> Response:
-    answer = json_response({"error": error.text}, error.status)
-    answer.headers.update(error.headers)
-    return answer
 
 
 class Front:
@@ -47,11 +45,11 @@ class Front:
             return
         answer: Response
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
-            answer = json_response({"error": f"URL is longer than {MAX_URL_BYTES} bytes"}, 414)
-        elif sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEAD_BYTES:
-            answer = json_response({"error": f"headers are longer than {MAX_HEAD_BYTES} bytes"}, 431)
-        elif self._only_local and not _names_this_machine(scope):
-            answer = json_response(
+            answer = JsonResponse({"error": f"URL is longer than {MAX_URL_BYTES} bytes"}, 414)
+        elif sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEAD_BYTES:
+            answer = JsonResponse({"error": f"headers are longer than {MAX_HEAD_BYTES} bytes"}, 431)
+        elif self._only_local and not _names_this_machine(header(scope, b"host") or ""):
+            answer = JsonResponse(
                 {"error": "with ENVIRONMENT=dev the service is called localhost and nothing else"}, 403
             )
         elif scope["method"] == "POST" and (endpoint := self._shortcuts.get(scope["path"])) is not None:
@@ -60,17 +58,17 @@ class Front:
             except ApiError as error:
                 answer = error_response(error)
             except asyncio.CancelledError:  # its time to end is over
-                answer = json_response({"error": "the service is stopping"}, 503)
+                answer = JsonResponse({"error": "the service is stopping"}, 503)
             except Exception as error:
                 logger.opt(exception=error).error("POST {} failed", scope["path"])
-                answer = json_response({"error": "failed to schedule task"}, 500)
+                answer = JsonResponse({"error": "failed to schedule task"}, 500)
         else:
             await self._app(scope, receive, send)
             return
         await answer(scope, receive, send)
 
 
-def _names_this_machine(scope: Scope) -> bool:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    name = re.sub(rb":\d*$", b"", host).strip(b"[]")
-    return name == b"localhost" or re.fullmatch(rb"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", name) is not None
+@lru_cache(KEPT_HOSTS)
+def _names_this_machine(host: str) -> bool:
+    name = re.sub(r":[0-9]*$", "", host).strip("[]")
+    return name == "localhost" or re.fullmatch(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", name) is not None

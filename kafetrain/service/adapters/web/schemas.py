@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 MAX_BATCH = 1000
+PLAIN: dict[str, Backoff] = {kind: Backoff(kind) for kind in get_args(BackoffKind)}
 
 # Part of a URL, and of a line in a log: so nothing that either has another meaning for.
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -67,7 +68,7 @@ class TaskIn(BaseModel):
     backoff: BackoffKind | BackoffIn = Field(default="exponential", union_mode="left_to_right")
 
     def task(self, destination: Address, dead_destination: Address) -> Task:
-        chosen = BackoffIn(type=self.backoff) if isinstance(self.backoff, str) else self.backoff
+        chosen = self.backoff
         return Task(
             id=self.id,
             source=self.source,
@@ -79,7 +80,7 @@ class TaskIn(BaseModel):
             client_id=self.client_id,
             message_data=self.message_data,
             is_priority=self.is_priority,
-            backoff=Backoff(chosen.type, chosen.max_delay, chosen.jitter),
+            backoff=PLAIN[chosen] if isinstance(chosen, str) else Backoff(chosen.type, chosen.max_delay, chosen.jitter),
         )
 
 
