@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -331,6 +333,56 @@ async def test_sqlite_keeps_its_tasks(tmp_path: Path, clock: Clock) -> None:
     await second.open()
     assert await second.get("t1") is not None
     await second.close()
+
+
+async def test_a_sqlite_file_that_may_only_be_read_is_said_so_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tasks.db"
+    first = SqliteStore(path)
+    await first.open()
+    await first.close()
+
+    def connect(store: SqliteStore) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+
+    monkeypatch.setattr(SqliteStore, "_connect", connect)
+    second = SqliteStore(path)
+    with pytest.raises(StoreError, match=f"^sqlite {re.escape(str(path))}: .*it may only be read here"):
+        await second.open()
+    await second.close()
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept", "said"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "read only replica"),
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), "maxmemory"),
+    ],
+    ids=["a replica", "full"],
+)
+async def test_redis_that_takes_no_writes_is_said_so_until_it_does(
+    tmp_path: Path, refuse: tuple[str, ...], accept: tuple[str, ...], said: str
+) -> None:
+    server = RedisServer(tmp_path / "redis", durable=False)
+    server.start()
+    try:
+        store = RedisStore(RedisAddress((server.address,)))
+        await store.open()
+        assert await store.add([a_task("before")]) == [Added.CREATED]
+        with server.client() as client:
+            client.execute_command(*refuse)
+        with pytest.raises(StoreError, match=said):
+            await store.add([a_task("meanwhile")])
+        with pytest.raises(StoreError, match=f"^redis connection failed: .*{said}"):
+            await store.check()
+        with server.client() as client:
+            client.execute_command(*accept)
+        await store.check()
+        assert await store.add([a_task("before"), a_task("meanwhile")]) == [Added.SAME, Added.CREATED]
+        await store.close()
+    finally:
+        server.stop()
 
 
 async def test_redis_goes_by_its_own_clock(redis_server: RedisServer) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,6 +16,9 @@ __all__ = ["ServiceTelemetry"]
 
 DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LATENESS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300)
+
+TRACED_FOR_S = 1.0
+"""How long it is believed that there is no OpenTelemetry SDK, or that there is: asking takes as long as a span."""
 
 
 class ServiceTelemetry:
@@ -91,11 +95,13 @@ class ServiceTelemetry:
         self._in_flight.set(in_flight)
         return generate_latest(self._registry)
 
-    @contextmanager
-    def span(self, name: str, trace: str | None, **attributes: str | int) -> Iterator[str | None]:
+    def span(self, name: str, trace: str | None, **attributes: str | int) -> AbstractContextManager[str | None]:
         if self._tracer is None or not self._is_traced():
-            yield trace
-            return
+            return nullcontext(trace)
+        return self._recorded(name, trace, attributes)
+
+    @contextmanager
+    def _recorded(self, name: str, trace: str | None, attributes: Mapping[str, str | int]) -> Iterator[str | None]:
         context = self._propagator.extract({"traceparent": trace}) if trace else None
         with self._tracer.start_as_current_span(name, context=context, attributes=attributes):
             carrier: dict[str, str] = {}
@@ -111,7 +117,13 @@ def _tracing() -> tuple[Any, Any, Callable[[], bool]]:
     except ImportError:
         return None, None, lambda: False
 
+    answer, valid_until = False, 0.0
+
     def is_traced() -> bool:
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        nonlocal answer, valid_until
+        if (now := time.monotonic()) > valid_until:
+            answer = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+            valid_until = now + TRACED_FOR_S
+        return answer
 
     return trace.get_tracer("kafetrain.service"), TraceContextTextMapPropagator(), is_traced

@@ -131,13 +131,15 @@ def metrics(service: Service) -> str:
     return service.http.get("/metrics").text
 
 
-@pytest.mark.parametrize("kind", ["a folder", "something else"])
+@pytest.mark.parametrize("kind", ["a folder", "something else", "in a folder that takes no files"])
 def test_a_file_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "tasks.db"
     if kind == "a folder":
         path.mkdir()
-    else:
+    elif kind == "something else":
         path.write_text("no database\n" * 1000)
+    else:
+        path = Path("/proc/tasks.db")
     service = Service(tmp_path / "service", STORE_URL=f"sqlite:///{path}")
     try:
         assert service.spawn().wait(60) == 1

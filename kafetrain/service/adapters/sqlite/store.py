@@ -33,6 +33,15 @@ CHARACTERS_PER_CLAIM = 16_000_000  # a value has a bound of 1 GB, and memory one
 BUSY_TIMEOUT_S = 5.0
 LOOKED_AT_PER_PAGE = 5000
 KEPT_MINUTES = 24 * 60
+HINTS = {
+    "attempt to write a readonly database": "it may only be read here; the service writes the file and beside it",
+    "unable to open database file": "does its folder exist, and may files be made and written there?",
+    "database or disk is full": "tasks are stored again when there is room",
+    "disk I/O error": "the disk takes no more; it may be full",
+    "database is locked": "another process holds it, and it is for one",
+}
+"""By what SQLite says; names of its errors come with Python 3.11."""
+
 OLDEST = (3, 38, 0)  # for `->>` and STRICT
 
 
@@ -287,9 +296,14 @@ class SqliteStore:
         try:
             return await worker.run(work)
         except (sqlite3.Error, OSError, MemoryError) as error:
-            raise StoreError(f"sqlite {self.path}: {error or type(error).__name__}") from error
+            raise StoreError(f"sqlite {self.path}: {_text_of(error)}") from error
         except RuntimeError as error:  # it was closed
             raise StoreError(f"sqlite {self.path}: {error}") from error
+
+
+def _text_of(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return f"{text}: {HINTS[text]}" if text in HINTS else text
 
 
 def _up_to(room: int, rows: list[Any]) -> list[Any]:
