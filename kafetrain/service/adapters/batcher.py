@@ -14,6 +14,7 @@ __all__ = ["Batcher"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+_Call = tuple[Sequence[T], int, "asyncio.Future[list[R]]"]
 
 
 class Batcher(Generic[T, R]):
@@ -23,7 +24,7 @@ class Batcher(Generic[T, R]):
         self, write: Callable[[list[T]], Awaitable[list[R]]], limit: int, weight: Callable[[T], int] = lambda item: 1
     ) -> None:
         self._write, self._limit, self._weight = write, limit, weight
-        self._waiting: deque[tuple[Sequence[T], int, asyncio.Future[list[R]]]] = deque()
+        self._waiting: deque[_Call[T, R]] = deque()
         self._running: asyncio.Task[None] | None = None
 
     async def put(self, items: Sequence[T]) -> list[R]:
@@ -37,25 +38,38 @@ class Batcher(Generic[T, R]):
         return await future
 
     async def _run(self) -> None:
+        await asyncio.sleep(0)  # requests that came together are in one write
         while self._waiting:
-            group: list[tuple[Sequence[T], asyncio.Future[list[R]]]] = []
-            items: list[T] = []
-            weight = 0
-            await asyncio.sleep(0)  # requests that came together are in one write
-            while self._waiting and (not items or weight + self._waiting[0][1] <= self._limit):
-                part, its_weight, future = self._waiting.popleft()
-                group.append((part, future))
-                items.extend(part)
-                weight += its_weight
+            calls, items = self._next()
             try:
                 results = await self._write(items)
             except Exception as error:
-                for _, future in group:
-                    if not future.done():  # its caller may have been cancelled
-                        future.set_exception(error)
-                continue
-            start = 0
-            for part, future in group:
-                if not future.done():
-                    future.set_result(results[start : start + len(part)])
-                start += len(part)
+                _fail(calls, error)
+            else:
+                # The next write begins before these are told: what they do then takes as long as a write.
+                asyncio.get_running_loop().call_soon(_tell, calls, results)
+
+    def _next(self) -> tuple[list[_Call[T, R]], list[T]]:
+        calls: list[_Call[T, R]] = []
+        items: list[T] = []
+        weight = 0
+        while self._waiting and (not items or weight + self._waiting[0][1] <= self._limit):
+            call = self._waiting.popleft()
+            calls.append(call)
+            items.extend(call[0])
+            weight += call[1]
+        return calls, items
+
+
+def _tell(calls: list[_Call[T, R]], results: list[R]) -> None:
+    start = 0
+    for part, _, future in calls:
+        if not future.done():  # its caller may have been cancelled
+            future.set_result(results[start : start + len(part)])
+        start += len(part)
+
+
+def _fail(calls: list[_Call[T, R]], error: Exception) -> None:
+    for _, _, future in calls:
+        if not future.done():
+            future.set_exception(error)

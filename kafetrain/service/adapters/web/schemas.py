@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Any, get_args
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from kafetrain.service.domain.backoff import LONGEST_DELAY_S, Backoff, BackoffKind
@@ -174,6 +175,12 @@ def read_task(body: bytes | Any) -> TaskIn:
 
 def read_batch(body: bytes) -> list[Any]:
     """The tasks of a batch, each still to be read. Raises `ValueError`."""
+    try:
+        return _BATCH.validate_python(orjson.loads(body)).tasks
+    except orjson.JSONDecodeError:
+        pass  # what it does not read, the other may
+    except ValidationError as error:
+        raise ValueError(_sentence(error)) from None
     try:
         return _BATCH.validate_json(body).tasks
     except ValidationError as error:
