@@ -6,6 +6,7 @@ A program on the same two cores that takes as much CPU as the server measures it
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import time
@@ -17,6 +18,8 @@ __all__ = ["CONNECTIONS", "Load", "cpu_s", "post", "post_all"]
 
 CONNECTIONS = 8
 GOOD = (b"200", b"201")
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+LARGEST_ANSWER = 1_000_000
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -70,7 +73,8 @@ class _Connection:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sent_at = 0.0
-        self._received = b""
+        self._buffer = memoryview(bytearray(LARGEST_ANSWER))
+        self._received = 0
 
     def send(self, request: bytes) -> None:
         self.sent_at = time.perf_counter()
@@ -78,16 +82,17 @@ class _Connection:
 
     def receive(self) -> bool:
         """Is the answer there in full?"""
-        data = self.socket.recv(262_144)
-        if not data:
-            raise RuntimeError("the server has closed a connection")
-        self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+        count = self.socket.recv_into(self._buffer[self._received :])
+        if not count:
+            raise RuntimeError("the server has closed a connection, or its answer is too long")
+        self._received += count
+        answer = bytes(self._buffer[: self._received])
+        end, length = answer.find(b"\r\n\r\n"), LENGTH.search(answer)
+        if end < 0 or length is None or len(answer) < end + 4 + int(length[1]):
             return False
-        if head[9:12] not in GOOD:
-            raise RuntimeError(self._received.decode())
-        self._received = b""
+        if answer[9:12] not in GOOD:
+            raise RuntimeError(answer.decode())
+        self._received = 0
         return True
 
 
