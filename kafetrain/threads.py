@@ -86,6 +86,8 @@ class Workers:
     def __init__(self, count: int, name: str) -> None:
         # SimpleQueue is thread-safe by contract, and hands over in well under a microsecond.
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._has_free = threading.Event()
+        self._has_free.set()
         self._threads = [threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(count)]
 
     def start(self) -> None:
@@ -94,7 +96,12 @@ class Workers:
 
     def submit(self, task: Callable[[], None]) -> None:
         """Any thread. Tasks start in the order of these calls."""
+        self._has_free.clear()
         self._tasks.put(task)
+
+    def wait_for_a_free_one(self, timeout_s: float) -> None:
+        """Until one of them has nothing to do, or it takes too long."""
+        self._has_free.wait(timeout_s)
 
     def is_mine(self) -> bool:
         """Is this one of the workers' threads?"""
@@ -115,3 +122,6 @@ class Workers:
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
             task()
+            del task
+            if self._tasks.empty():
+                self._has_free.set()

@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition as LibraryPartition
 from loguru import logger
 
 from kafetrain.client.confluent_errors import AUTH_ERRORS, client_error, error_of
-from kafetrain.client.confluent_inbox import Inbox, items_of
+from kafetrain.client.confluent_inbox import Inbox, Item, items_of
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, RebalanceEvents
 from kafetrain.record import TopicPartition
 
@@ -29,6 +29,9 @@ __all__ = ["ConsumerThread"]
 T = TypeVar("T")
 
 BATCH = 500
+"""Messages of one call of the library. The garbage collector looks for young objects at each 700th: so few are gone
+before it comes."""
+
 POLL_S = 0.01
 """How long the library may be waited for: what was asked of this thread waits as long."""
 
@@ -193,9 +196,15 @@ class ConsumerThread:
             if first is None:
                 return
             messages.append(first)
-        messages += self._consumer.consume(BATCH - len(messages), 0)
-        self._gets_full_batches = len(messages) == BATCH
-        if messages and (overfull := self._inbox.put(items_of(messages))):
+        items: list[Item] = []
+        for _ in range(max(1, self._inbox.room // BATCH)):
+            messages += self._consumer.consume(BATCH - len(messages), 0)
+            self._gets_full_batches = len(messages) == BATCH
+            items += items_of(messages)
+            messages.clear()
+            if not self._gets_full_batches:
+                break
+        if items and (overfull := self._inbox.put(items)):
             self.pause(overfull)
 
     def _leave(self) -> None:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock
 from kafetrain.consumer.delivery import Slot, current_slot
 from kafetrain.consumer.key_queues import KeyQueues, Taken
+from kafetrain.consumer.middleware import SuccessesFirst
 from kafetrain.core.chain import ChainKey
 from kafetrain.core.ledger import Ledger, ranges_of
 from kafetrain.errors import FatalError, NotTrackedError, PartitionLostError, Pause
@@ -60,6 +60,7 @@ class SourcePartition:
         self.full = False
         self.mutex = threading.Lock()
         self._handler, self._workers, self._clock, self._on_fatal = handler, workers, clock, on_fatal
+        self._run_successes = handler.run if isinstance(handler, SuccessesFirst) else lambda *_: handler
         self._whole_batches, self._is_writing = whole_batches, is_writing
         self._keys = KeyQueues()
         self._is_called = False  # a worker that takes what is ready has been asked for, and has not begun
@@ -70,13 +71,13 @@ class SourcePartition:
         self._futures: set[Future[Any]] = set()
         self._paused_until: float | None = None
         self._suspended: list[Sequence[Record]] = []  # batches that a pause stopped, in order
-        self._leaving = False
+        self.leaving = False
 
     # The loop's thread
 
     def dispatch(self, records: Sequence[Record]) -> None:
         """Hand over what was polled, in offset order."""
-        self.ledger.begin_all(list(map(_offset, records)))
+        self.ledger.begin_all(_offsets(records))
         self._batches.append(_Batch(records))
         if self._whole_batches:
             self._workers.submit(partial(self._run_batch, records))
@@ -90,9 +91,9 @@ class SourcePartition:
         ledger, done, runs = self.ledger, self._done, self._runs
         for run in tuple(runs):
             over = run.over  # read first: nothing ends after it
-            if (last := run.last) >= run.first:
-                ledger.complete_range(run.first, last)
-                run.first = last + 1
+            if (end := run.done) > run.begin:
+                ledger.complete_range(run.records[run.begin].offset, run.records[end - 1].offset)
+                run.begin = end
             if over:
                 runs.remove(run)
         if done:
@@ -119,7 +120,7 @@ class SourcePartition:
     def leave(self) -> None:
         """Start nothing new. What waits for a future that has not begun is called off; it stays incomplete."""
         with self.mutex:
-            self._leaving = True
+            self.leaving = True
             futures = tuple(self._futures)
         for future in futures:
             future.cancel()
@@ -159,19 +160,21 @@ class SourcePartition:
                 self._suspended.append(records)
             if not self._begin():
                 return
-        slot, waiting, handler = current_slot(), self._keys.waiting, self._handler
-        run = self._new_run(records[0])
+        slot, waiting, run_successes = current_slot(), self._keys.waiting, self._run_successes
+        run = self._new_run(records)
         try:
-            for at, record in enumerate(records):
-                if self._leaving:
-                    return
-                if waiting and self._waits_behind(record):
-                    run = self._new_run(record, after=run)
+            while (at := run.done) < len(records) and not self.leaving:
+                if waiting and self._waits_behind(records[at]):
+                    run = self._new_run(records, behind=run)
                     continue
+                handler = self._handler if waiting else run_successes(records, run, self)
+                if handler is None:
+                    continue
+                at, record = run.done, records[run.done]
                 try:
                     result = handler(record)
                     if slot.future is None and (result is None or type(result) is Outcome):
-                        run.last = record.offset
+                        run.done = at + 1
                         continue
                     future, key_waits = _awaited(slot, result)
                 except Pause as pause:
@@ -181,9 +184,9 @@ class SourcePartition:
                         self._pause(pause)
                     return
                 if future is None:
-                    run.last = record.offset
+                    run.done = at + 1
                 else:
-                    run = self._new_run(record, after=run)
+                    run = self._new_run(records, behind=run)
                     self._wait_for(record, future, key_waits=key_waits)
         except BaseException as error:
             slot.future = None
@@ -192,11 +195,14 @@ class SourcePartition:
             run.over = True
             self._end()
 
-    def _new_run(self, record: Record, *, after: _Run | None = None) -> _Run:
-        """Of records that complete in turn, from this one on; or behind this one, which does not."""
-        if after is not None:
-            after.over = True
-        run = _Run(record.offset if after is None else record.offset + 1)
+    def _new_run(self, records: Sequence[Record], *, behind: _Run | None = None) -> _Run:
+        """From the first of these on; or from behind the record that this run has come to, and which does not
+        complete in its turn."""
+        begin = 0
+        if behind is not None:
+            behind.over = True
+            begin = behind.done + 1
+        run = _Run(records, begin)
         self._runs.append(run)
         return run
 
@@ -229,7 +235,7 @@ class SourcePartition:
 
     def _take(self) -> Taken | None:
         with self.mutex:
-            if self._leaving or self._paused_until is not None:
+            if self.leaving or self._paused_until is not None:
                 return None
             taken = self._keys.take()
         if self._keys.has_ready and not self._is_called:
@@ -240,7 +246,7 @@ class SourcePartition:
         """In order, until a record of the key waits for a future or the slice is over. What is not run goes back."""
         slot, handler, done = current_slot(), self._handler, self._done
         for at, record in enumerate(records):
-            if at and (self._leaving or self._paused_until is not None or self._clock.monotonic() >= until):
+            if at and (self.leaving or self._paused_until is not None or self._clock.monotonic() >= until):
                 with self.mutex:
                     self._keys.give_back(key, records[at:])
                 return
@@ -267,7 +273,7 @@ class SourcePartition:
 
     def _begin(self) -> bool:
         """May a worker run records now? Call `_end` then. The caller has the mutex."""
-        if self._leaving or self._paused_until is not None:
+        if self.leaving or self._paused_until is not None:
             return False
         self._active += 1
         return True
@@ -297,7 +303,7 @@ class SourcePartition:
                 key = record.offset if record.key is None else record.key
                 self._keys.hold(key, behind)
             self._futures.add(future)
-            leaving = self._leaving
+            leaving = self.leaving
         if leaving:
             future.cancel()
         future.add_done_callback(partial(self._settled, key, record))
@@ -318,20 +324,17 @@ class SourcePartition:
                     self._keys.give_back(key)
         if error is not None and not again:
             self._fatal(error)
-        elif future.cancelled() and not self._leaving:
+        elif future.cancelled() and not self.leaving:
             self._fatal(FatalError(f"{place_of(record)}: the future that its handler returned was cancelled"))
         else:
             self._call_worker()
 
     def _fatal(self, error: BaseException) -> None:
         with self.mutex:
-            too_late = self._leaving and isinstance(error, (NoOutcome, NotTrackedError, PartitionLostError))
-            self._leaving = True
+            too_late = self.leaving and isinstance(error, (NoOutcome, NotTrackedError, PartitionLostError))
+            self.leaving = True
         if not too_late:  # otherwise the record is its next owner's
             self._on_fatal(error)
-
-
-_offset = attrgetter("offset")
 
 
 class _Batch:
@@ -351,12 +354,19 @@ class _Batch:
 
 
 class _Run:
-    """Records that one worker completes in turn. It only moves `last` on; the loop's thread collects up to there."""
+    """Records that one worker completes in turn. It only moves `done` on; the loop's thread collects up to there."""
 
-    __slots__ = ("first", "last", "over")
+    __slots__ = ("begin", "done", "over", "records")
 
-    def __init__(self, first: int) -> None:
-        self.first, self.last, self.over = first, first - 1, False
+    def __init__(self, records: Sequence[Record], begin: int) -> None:
+        self.records, self.begin, self.done, self.over = records, begin, begin, False
+
+
+def _offsets(records: Sequence[Record]) -> Sequence[int]:
+    first, last = records[0].offset, records[-1].offset
+    if last - first + 1 == len(records):  # they rise, so there is no gap
+        return range(first, last + 1)
+    return [record.offset for record in records]
 
 
 def _awaited(slot: Slot, result: object) -> tuple[Future[Any] | None, bool]:

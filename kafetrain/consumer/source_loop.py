@@ -28,7 +28,7 @@ __all__ = ["SourceLoop"]
 IDLE_WAIT_S = 0.1
 FULL_WAIT_S = 0.005
 
-FEW, MANY = 500, 4_000
+FEW, MANY = 500, 2_000
 """Records of one poll: larger batches cost less a record, smaller ones keep partitions from waiting for each other."""
 
 
@@ -65,6 +65,8 @@ class SourceLoop:
             self._tracker.check()
         self._owned.take_events()
         self._take_over()
+        if self._settings.concurrency == 1:
+            self._workers.wait_for_a_free_one(FULL_WAIT_S)  # what waits for it would only grow old in memory
         polled = self._consumer.poll(timedelta(seconds=self._wait_s()), self._poll_size)
         for part in self._owned:
             part.collect()

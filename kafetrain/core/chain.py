@@ -71,10 +71,11 @@ class Chain:
 class Chains(MutableMapping[ChainKey, Chain]):
     """The chains of one source partition, by key. One without ids is not kept."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[ChainKey, Chain | int] = {}
+        self.kept: dict[ChainKey, Chain | int] = {}
+        """A chain of one open id is kept as that id. Whether there is any, the healthy path asks here."""
 
     def __getitem__(self, key: ChainKey) -> Chain:
         if (chain := self.get(key)) is None:
@@ -82,7 +83,7 @@ class Chains(MutableMapping[ChainKey, Chain]):
         return chain
 
     def get(self, key: ChainKey, default: Chain | None = None) -> Chain | None:  # type: ignore[override]  # of this type
-        kept = self._kept.get(key)
+        kept = self.kept.get(key)
         if kept is None:
             return default
         if isinstance(kept, Chain):
@@ -93,20 +94,20 @@ class Chains(MutableMapping[ChainKey, Chain]):
 
     def __setitem__(self, key: ChainKey, chain: Chain) -> None:
         if chain.ended or len(chain.open) > 1:
-            self._kept[key] = chain
+            self.kept[key] = chain
         elif chain.open:
-            self._kept[key] = chain.open[0]
+            self.kept[key] = chain.open[0]
         else:
-            self._kept.pop(key, None)
+            self.kept.pop(key, None)
 
     def __delitem__(self, key: ChainKey) -> None:
-        del self._kept[key]
+        del self.kept[key]
 
     def __iter__(self) -> Iterator[ChainKey]:
-        return iter(self._kept)
+        return iter(self.kept)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._kept
+        return key in self.kept

@@ -46,7 +46,8 @@ class Ledger:
 
     def begin_all(self, offsets: Sequence[int]) -> None:
         """As `begin`, for a batch."""
-        if offsets and offsets[0] == self._end and offsets[-1] - offsets[0] + 1 == len(offsets):
+        if offsets and offsets[-1] - offsets[0] + 1 == len(offsets):
+            self.begin(offsets[0])
             self._end = offsets[-1] + 1
         else:
             for offset in offsets:

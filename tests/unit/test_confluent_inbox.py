@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from kafetrain.client.confluent_inbox import HELD_AT_MOST, ROOM, ConfluentRecord, Inbox, Item
+from kafetrain.client.confluent_inbox import HELD_AT_MOST, ConfluentRecord, Inbox, Item
 from kafetrain.record import Record, TopicPartition
 
 ONE, TWO = TopicPartition("orders", 1), TopicPartition("orders", 2)
@@ -14,8 +14,7 @@ NEVER = threading.Event()
 
 
 def records(place: TopicPartition, *offsets: int) -> list[Record]:
-    message: Any = None
-    return [ConfluentRecord(*place, offset, b"k", b"v", message) for offset in offsets]
+    return [ConfluentRecord(*place, offset, b"k", b"v", 0, ()) for offset in offsets]
 
 
 def item(place: TopicPartition, *offsets: int) -> Item:
@@ -65,13 +64,16 @@ def test_only_a_paused_partition_that_goes_on_giving_is_to_be_paused_in_the_libr
     assert inbox.put([item(ONE, *half), item(TWO, *half)]) == [ONE]
 
 
-def test_there_is_room_until_it_is_full_and_again_when_some_was_taken() -> None:
+def test_there_is_room_for_as_many_as_are_taken_at_once() -> None:
     inbox = Inbox()
-    inbox.put([item(ONE, *range(ROOM - 1))])
+    taken(inbox, 4)
+    inbox.put([item(ONE, 0, 1, 2)])
     assert inbox.has_room
-    inbox.put([item(ONE, ROOM - 1)])
+    inbox.put([item(ONE, 3)])
     assert not inbox.has_room
     taken(inbox, 1)
+    assert not inbox.has_room
+    taken(inbox, 4)
     assert inbox.has_room
 
 

@@ -1,0 +1,126 @@
+"""The healthy path: records that simply succeed pass middlewares that have nothing to do for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from kafetrain.handlers import NoOutcome
+from kafetrain.record import Handler, Middleware, Record
+from kafetrain.tracker.state import Claim
+
+__all__ = ["Run", "SuccessesFirst", "Worker", "compose"]
+
+
+def compose(middlewares: Iterable[Middleware], handler: Handler) -> Handler:
+    """`handler` inside of the middlewares."""
+    for middleware in reversed(tuple(middlewares)):
+        handler = _around(middleware, handler)
+    return handler
+
+
+class _NeverLocked:
+    """In place of a `Claim` where nobody keeps locks."""
+
+    ready, released = True, False
+    writing = kept = ()
+
+    def __init__(self) -> None:
+        self.locks = self.chains = self
+
+    def is_calm(self) -> bool:
+        return True
+
+
+class SuccessesFirst:
+    """The handler of one partition. It runs first, and middlewares are called with what came of it, should that be
+    anything but None; where the partition has locks, they are called before it, as always.
+
+    `claim`: on the partition; None where nobody keeps locks.
+    """
+
+    def __init__(self, middlewares: Sequence[Middleware], handler: Handler, claim: Claim | None) -> None:
+        self._middlewares, self._handler = middlewares, handler
+        self._claim: Any = claim or _NeverLocked()
+        self._full = compose(middlewares, handler)
+
+    def __call__(self, record: Record) -> object:
+        if not self._claim.is_calm():
+            return self._full(record)
+        try:
+            result = self._handler(record)
+        except Exception as error:
+            return self._after_failure(error)(record)
+        return None if result is None else self._after(result)(record)
+
+    def run(self, records: Sequence[Record], run: Run, worker: Worker) -> Handler | None:
+        """Run these from `run.done` on, while each simply succeeds, and say so in `run.done`.
+
+        Returns what to call for the next one instead: its handler has run, or it is one for all middlewares. None: all
+        have run, or the worker leaves.
+        """
+        claim, handler = self._claim, self._handler
+        if not claim.is_calm():
+            return self._full
+        try:
+            for at in range(run.done, len(records)):
+                # is_calm() once more, spelled out: a call for each record would cost as much as all the rest.
+                if claim.writing or claim.locks.chains.kept or claim.released or not claim.ready:
+                    return self._full
+                if worker.leaving:
+                    return None
+                if (result := handler(records[at])) is not None:
+                    return self._after(result)
+                run.done = at + 1
+        except Exception as error:
+            return self._after_failure(error)
+        return None
+
+    def _after(self, result: object) -> Handler:
+        return compose(self._middlewares, lambda _: result)
+
+    def _after_failure(self, error: Exception) -> Handler:
+        return compose(self._middlewares, _Failed(error, self._claim))
+
+
+class _Failed:
+    """Stands for the handler, which has failed. Call it once: then it forgets the error, whose traceback leads back
+    here, so that nothing but the garbage collector would ever find the two."""
+
+    def __init__(self, error: Exception, claim: Any) -> None:
+        self._error: Exception | None = error
+        self._claim = claim
+
+    def __call__(self, _: Record) -> object:
+        # Looked at behind the middlewares, which may have found a new claim: should the partition have gone and
+        # come back while the handler ran, the record is not this run's any more.
+        if self._claim.released:
+            raise NoOutcome
+        error, self._error = self._error, None
+        if error is None:
+            raise RuntimeError("a middleware that skips successes has called the next one twice")
+        try:
+            raise error
+        finally:
+            del error
+
+
+class Run(Protocol):
+    """How far a batch has come."""
+
+    done: int
+    """Its records below this index are complete."""
+
+
+class Worker(Protocol):
+    """Who runs a batch."""
+
+    leaving: bool
+    """It is to begin with no further record. Set by another thread."""
+
+
+def _around(middleware: Middleware, call_next: Handler) -> Handler:
+    def call(record: Record) -> object:
+        return middleware(record, call_next)
+
+    return call
