@@ -96,7 +96,8 @@ class Workers:
 
     def submit(self, task: Callable[[], None]) -> None:
         """Any thread. Tasks start in the order of these calls."""
-        self._has_free.clear()
+        if self._has_free.is_set():
+            self._has_free.clear()
         self._tasks.put(task)
 
     def wait_for_a_free_one(self, timeout_s: float) -> None:
@@ -123,5 +124,5 @@ class Workers:
         while (task := self._tasks.get()) is not None:
             task()
             del task
-            if self._tasks.empty():
+            if self._tasks.empty() and not self._has_free.is_set():
                 self._has_free.set()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kafetrain.consumer.middleware import compose_for_successes
+from kafetrain.consumer.middleware import SuccessesFirst, compose_for_successes
+from kafetrain.core.entry import Entry
 from kafetrain.handlers import NoOutcome
 from kafetrain.record import Handler
 from kafetrain.tracker.state import Claim, Side
@@ -103,3 +104,86 @@ def test_a_failure_after_the_partition_went_away_has_no_outcome() -> None:
 
     with pytest.raises(NoOutcome):
         compose_for_successes([Seen(skips_successes=True)], failing, claim)(RECORD)
+
+
+class Batch:
+    """A run and its worker in one."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.leaving = False
+
+
+def successes(handler: Handler, claim: Claim | None = None) -> SuccessesFirst:
+    composed = compose_for_successes([Seen(skips_successes=True)], handler, claim)
+    assert isinstance(composed, SuccessesFirst)
+    return composed
+
+
+RECORDS: list[Any] = [SimpleNamespace(topic="t", partition=0, offset=offset) for offset in range(5)]
+
+
+def test_a_batch_runs_to_its_end_where_all_succeed() -> None:
+    ran: list[Any] = []
+    batch = Batch()
+    assert successes(ran.append).run(RECORDS, batch, batch) is None
+    assert ran == RECORDS
+    assert batch.done == 5
+
+
+def test_a_batch_stops_at_a_failure_which_is_told_without_running_the_handler_again() -> None:
+    ran: list[int] = []
+
+    def failing(record: Any) -> None:
+        ran.append(record.offset)
+        if record.offset == 2:
+            raise ValueError("no")
+
+    batch = Batch()
+    first = successes(failing)
+    call = first.run(RECORDS, batch, batch)
+    assert call is not None
+    assert batch.done == 2
+    with pytest.raises(ValueError, match="no"):
+        call(RECORDS[2])
+    batch.done = 3
+    assert first.run(RECORDS, batch, batch) is None
+    assert ran == [0, 1, 2, 3, 4]
+
+
+def test_a_lock_that_appears_in_the_middle_of_a_batch_stops_it() -> None:
+    """The next record may be of the locked key: it goes through the middlewares before its handler."""
+    claim = Claim(Side.SOURCE, PREPARED, 0, None, ready=True)
+
+    def locking(record: Any) -> None:
+        if record.offset == 1:
+            claim.locks.put(0, Entry(b"k", due_ms=0, log_offset=7))
+
+    batch = Batch()
+    quiet = Seen(skips_successes=True)
+    composed = compose_for_successes([quiet], locking, claim)
+    assert isinstance(composed, SuccessesFirst)
+    call = composed.run(RECORDS, batch, batch)
+    assert batch.done == 2
+    assert quiet.results == []
+    assert call is not None
+    call(RECORDS[2])
+    assert quiet.results == [None]
+
+
+def test_a_batch_ends_where_its_worker_leaves_or_the_partition_has_gone() -> None:
+    claim = Claim(Side.SOURCE, PREPARED, 0, None, ready=True)
+    batch = Batch()
+
+    def leaving(record: Any) -> None:
+        batch.leaving = record.offset == 1
+
+    assert successes(leaving, claim).run(RECORDS, batch, batch) is None
+    assert batch.done == 2
+
+    def releasing(record: Any) -> None:
+        claim.released = record.offset == 3
+
+    batch.leaving = False
+    assert successes(releasing, claim).run(RECORDS, batch, batch) is not None
+    assert batch.done == 4
