@@ -1,9 +1,11 @@
-"""What commands that are run in the tests' own process leave behind."""
+"""What commands that are run in the tests' own process leave behind, and what is not measured."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,3 +17,15 @@ def _logging_as_before() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def without_coverage() -> Iterator[None]:
+    """For tests that run the same code many thousand times, which are three times as long where each line is noted."""
+    coverage: Any = sys.modules.get("coverage")
+    measuring = None if coverage is None else coverage.Coverage.current()
+    if measuring is not None:
+        measuring.stop()
+    yield
+    if measuring is not None:
+        measuring.start()

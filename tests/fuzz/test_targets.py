@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 from tests.fuzz.targets import CODECS, LAYERS, TARGETS
 from tests.simulation.unhurried import loops_never_wait
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 EXAMPLES = {**dict.fromkeys(CODECS, 300), **dict.fromkeys(LAYERS, 100)}
 
 

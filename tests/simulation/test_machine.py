@@ -19,6 +19,8 @@ from tests.simulation.instance import COMPONENTS, SimulatedInstance
 from tests.simulation.operators import OPERATIONS
 from tests.simulation.sim import Plan, Sim
 
+pytestmark = pytest.mark.usefixtures("without_coverage")
+
 KEYS = (b"a", b"a", b"b", None)
 MOST_INSTANCES = 3
 MOST_RECORDS = 14

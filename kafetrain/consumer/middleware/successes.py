@@ -80,29 +80,32 @@ class SuccessesFirst:
         return compose(self._middlewares, lambda _: result)
 
     def _after_failure(self, error: Exception) -> Handler:
-        return compose(self._middlewares, _Failed(error, self._claim))
+        return _AfterFailure(self._middlewares, error, self._claim)
 
 
-class _Failed:
-    """Stands for the handler, which has failed. Call it once: then it forgets the error, whose traceback leads back
-    here, so that nothing but the garbage collector would ever find the two."""
+class _AfterFailure:
+    """The middlewares around a handler that has failed.
 
-    def __init__(self, error: Exception, claim: Any) -> None:
+    The error's traceback leads back here. So it is forgotten at the end, or nothing but the garbage collector would find
+    the two.
+    """
+
+    def __init__(self, middlewares: Sequence[Middleware], error: Exception, claim: Any) -> None:
+        self._middlewares, self._claim = middlewares, claim
         self._error: Exception | None = error
-        self._claim = claim
 
-    def __call__(self, _: Record) -> object:
+    def __call__(self, record: Record) -> object:
+        try:
+            return compose(self._middlewares, self._fail)(record)
+        finally:
+            self._error = None
+
+    def _fail(self, _: Record) -> object:
         # Looked at behind the middlewares, which may have found a new claim: should the partition have gone and
         # come back while the handler ran, the record is not this run's any more.
-        if self._claim.released:
+        if self._claim.released or self._error is None:
             raise NoOutcome
-        error, self._error = self._error, None
-        if error is None:
-            raise RuntimeError("a middleware that skips successes has called the next one twice")
-        try:
-            raise error
-        finally:
-            del error
+        raise self._error
 
 
 class Run(Protocol):

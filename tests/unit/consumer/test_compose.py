@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -187,3 +189,41 @@ def test_a_batch_ends_where_its_worker_leaves_or_the_partition_has_gone() -> Non
     batch.leaving = False
     assert successes(releasing, claim).run(RECORDS, batch, batch) is not None
     assert batch.done == 4
+
+
+class Told(Exception):
+    """One that can be watched."""
+
+
+def test_nothing_keeps_an_error_that_was_dealt_with() -> None:
+    """Its traceback leads to whoever raised it again: such rings are left to the garbage collector."""
+    left: list[weakref.ref[Told]] = []
+
+    def failing(_: Any) -> None:
+        error = Told()
+        left.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error  # a ring of the handler's own
+
+    def dealing(record: Any, call_next: Handler) -> object:
+        try:
+            return call_next(record)
+        except Told:
+            return None
+
+    dealing.skips_successes = True  # type: ignore[attr-defined]
+    composed = compose_for_successes([dealing, dealing], failing, None)
+    assert isinstance(composed, SuccessesFirst)
+    gc.disable()
+    try:
+        composed(RECORDS[0])
+        batch = Batch()
+        call = composed.run(RECORDS, batch, batch)
+        assert call is not None
+        call(RECORDS[0])
+        del call
+        assert [one() for one in left] == [None, None]
+    finally:
+        gc.enable()
