@@ -86,8 +86,8 @@ class SuccessesFirst:
 class _AfterFailure:
     """The middlewares around a handler that has failed.
 
-    The error's traceback leads back here. So it is forgotten at the end, or nothing but the garbage collector would find
-    the two.
+    The error's traceback leads back here. So it is forgotten at the end: else nothing but the garbage collector would
+    find the two.
     """
 
     def __init__(self, middlewares: Sequence[Middleware], error: Exception, claim: Any) -> None:
