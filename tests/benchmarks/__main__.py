@@ -14,13 +14,14 @@ from pathlib import Path
 from rich.console import Console
 
 from kafetrain.testing import Broker, kafka_broker
-from tests.benchmarks import concurrency, foreign, healthy, lateness, locks, restore, retries, startup, waiting
+from tests.benchmarks import concurrency, cpu, foreign, healthy, lateness, locks, restore, retries, startup, waiting
 from tests.benchmarks.report import Block, Scale, print_block, write_page
 
 BENCHMARKS: dict[str, Callable[[Broker, Scale], Iterator[Block]]] = {
     "healthy": healthy.blocks,
     "foreign": foreign.blocks,
     "retries": retries.blocks,
+    "cpu": cpu.blocks,
     "lateness": lateness.blocks,
     "concurrency": concurrency.blocks,
     "restore": restore.blocks,

@@ -18,7 +18,7 @@ from tests.benchmarks.ours import settings_for
 from tests.benchmarks.report import Block, Scale, spread
 from tests.waiting import wait_for
 
-__all__ = ["blocks"]
+__all__ = ["FailsOnce", "Workload", "blocks", "once"]
 
 PARTITIONS = 4
 
@@ -76,10 +76,11 @@ class FailsOnce:
                 self.done.set()
 
 
-def once(broker: Broker, keys: int, workload: Workload, client: str) -> float:
+def once(broker: Broker, keys: int, workload: Workload, client: str, handler: FailsOnce | None = None) -> float:
+    """Records a second. `handler`: another one than it would make."""
     topic = broker.create_unique_topic(PARTITIONS, prefix="retries")
     fill(broker, topic, keys, 100, PARTITIONS)
-    handler = FailsOnce(keys, workload.share)
+    handler = handler or FailsOnce(keys, workload.share)
     backoff = ConstantBackoff(timedelta(milliseconds=1))
     settings = settings_for(broker, client, backoff=backoff, delivery=workload.delivery)
     with KafkaConsumer.resilient(settings, topic, handler) as consumer:
