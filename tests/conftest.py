@@ -19,7 +19,7 @@ def _logging_as_before() -> Iterator[None]:
     root.setLevel(level)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def without_coverage() -> Iterator[None]:
     """For tests that run the same code many thousand times, which are three times as long where each line is noted."""
     coverage: Any = sys.modules.get("coverage")

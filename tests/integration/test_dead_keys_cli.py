@@ -377,13 +377,15 @@ def test_where_dead_keys_are_freed_replay_appends_and_says_so(
     assert [row["replayed"] for row in stage.letters("--state", "replayed")] == ["0:0", "0:1"]
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("without_coverage")
 def test_ten_thousand_dead_keys_are_replayed_by_one_command(stage: Stage) -> None:
     count = 10_000
     _kill_keys(stage, count)
     ended: set[bytes] = set()
     stage.bank.handle = lambda record: ended.add(record.key)
     with stage.consuming() as consumer:
-        result = stage.run("dlq replay", "--all", "--yes", "--timeout", "60s")
+        result = stage.run("dlq replay", "--all", "--yes", "--timeout", "5m")
         assert result.stderr == f"{count} keys: replayed\n"
         wait_for("all have run", lambda: len(ended) == count, check=consumer.check)
         wait_for("no lock is left", lambda: stage.locks() == [], check=consumer.check)
