@@ -233,6 +233,14 @@ def test_a_record_that_is_too_large_fails_alone(cluster: Cluster) -> None:
     assert cluster.producer.send(OutgoingRecord(small, 0, b"k", b"later")).result(10) == 3
 
 
+@pytest.mark.needs("configs")
+def test_records_that_fit_one_by_one_are_all_appended_in_their_order(cluster: Cluster) -> None:
+    """However a client puts them together, a topic may take less than that at a time."""
+    small = cluster.topic({"max.message.bytes": "20000"})
+    sent = [cluster.producer.send(OutgoingRecord(small, 0, b"%d" % n, os.urandom(1_000))) for n in range(300)]
+    assert [future.result(30) for future in sent] == list(range(300))
+
+
 def test_sending_to_a_missing_topic_or_partition_fails_within_its_bound(cluster: Cluster) -> None:
     producer = cluster.client(max_block_ms=300).producer()
     cluster.later(lambda: producer.close(timedelta(seconds=1)))
