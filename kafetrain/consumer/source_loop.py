@@ -52,7 +52,8 @@ class SourceLoop:
         self._settings, self._clock, self._tracker = settings, clock, tracker
         patience_s = settings.shutdown_timeout.total_seconds()
         self._owned = Ownership[SourcePartition](consumer, clock, patience_s, self._claim, self._release, self._disown)
-        self._few = min(FEW, settings.max_held_records)
+        # Threads share what there is, whatever poll it came with; the fewer polls, the less they wait for this one.
+        self._few = min(FEW if settings.concurrency == 1 else MANY, settings.max_held_records)
         self._poll_size = self._few
         self._fatal: BaseException | None = None
         self._transactor = None if tracker is None else tracker.parts.transactor(consumer, self._owned.carrying)
