@@ -8,8 +8,8 @@ from tests.integration.test_transactional import (
     test_a_record_that_is_too_large_stops_the_consumer_and_the_others_with_it_are_written,
     test_a_stop_leaves_no_thread_and_no_transaction,
     test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice,
-    test_hundreds_of_redirects_a_second,
     test_two_instances_hand_partitions_over_and_nothing_is_twice,
+    test_what_fails_together_shares_transactions,
 )
 from tests.integration.test_transactional import transactional as transactional
 
@@ -17,8 +17,8 @@ __all__ = [
     "test_a_record_that_is_too_large_stops_the_consumer_and_the_others_with_it_are_written",
     "test_a_stop_leaves_no_thread_and_no_transaction",
     "test_an_answer_that_is_lost_is_asked_for_and_nothing_is_twice",
-    "test_hundreds_of_redirects_a_second",
     "test_two_instances_hand_partitions_over_and_nothing_is_twice",
+    "test_what_fails_together_shares_transactions",
 ]
 
 pytest_plugins = ["tests.integration.cluster"]
