@@ -18,7 +18,7 @@ _LOG_OFFSET = Struct("<q")
 _HEAD = Struct("<qqIIIB")
 """Log offset, due, attempt, bytes of the key and of the error's type; flags. What is there of the rest follows."""
 _FLAGS_AT = _HEAD.size - 1
-_DUE, _OF_KEY, _OF_KEY_AT = Struct("<q"), Struct("<I"), Struct("<qqI").size
+_OF_KEY, _OF_KEY_AT = Struct("<I"), Struct("<qqI").size
 _TIME, _PLACE = Struct("<q"), Struct("<qq")
 
 
@@ -70,7 +70,7 @@ class Entries(MutableMapping[int, Entry]):
         return int(_LOG_OFFSET.unpack_from(self._packed[offset])[0])
 
     def due_ms(self, offset: int) -> int:
-        return int(_DUE.unpack_from(self._packed[offset], _LOG_OFFSET.size)[0])
+        return int(_TIME.unpack_from(self._packed[offset], _LOG_OFFSET.size)[0])
 
     def key(self, offset: int) -> bytes | None:
         packed = self._packed[offset]

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from kafetrain.errors import Pause
+from kafetrain.futures import copy_outcome
 from kafetrain.record import Handler, Record, RetryHeader, get_retry_attempt, header
 from kafetrain.testing.events import BrokenPromise, Event, Kind, Place, Standing, Written, some
 from kafetrain.testing.promises import HonestAttempts, KeyOrder, NoLoss, Promise
@@ -66,13 +67,11 @@ class Journal:
             told.set_running_or_notify_cancel()
 
             def tell(ended: Future[object]) -> None:
-                error = ended.exception()
-                if error is None:
+                if (error := ended.exception()) is None:
                     self.add("ended", record, instance, group)
-                    told.set_result(ended.result())
                 else:
                     self._add_failure(record, error, instance, group)
-                    told.set_exception(error)
+                copy_outcome(ended, told)
 
             result.add_done_callback(tell)
             return told
