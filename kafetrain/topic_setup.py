@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 
 from loguru import logger
 
 from kafetrain.client.ports import AdminPort, ClientError, TopicDescription, TopicSpec
 from kafetrain.clock import Clock, SystemClock
 from kafetrain.errors import ConfigurationError, TransientError, first_line
+from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.topic_rules import TopicProblem, TopicState, commands_for, find_problems, spec_for, without_wishes
 from kafetrain.topics import AuxiliaryTopics, partition_for
@@ -42,7 +44,23 @@ class PreparedTopics:
 
     def partition_for(self, source_partition: int) -> int | None:
         """The partition for a source partition's records, the same in all auxiliary topics; None while they lack it."""
-        return partition_for(source_partition, min(self.partitions.values()), self.retry_topic_partitions)
+        return partition_for(source_partition, self.width, self.retry_topic_partitions)
+
+    @cached_property
+    def width(self) -> int:
+        """How many partitions all auxiliary topics have."""
+        return min(self.partitions.values())
+
+    def redirect_for(self, source_partition: int) -> TopicPartition | None:
+        """The redirect partition with the locks of a source partition; None while it has no partner there."""
+        found = self._redirects.get(source_partition)
+        if found is None and (number := self.partition_for(source_partition)) is not None:
+            found = self._redirects[source_partition] = TopicPartition(self.names.redirect, number)
+        return found
+
+    @cached_property
+    def _redirects(self) -> dict[int, TopicPartition]:
+        return {}  # asked for with every write
 
 
 def prepare_topics(

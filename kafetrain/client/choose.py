@@ -17,11 +17,10 @@ __all__ = ["client_for"]
 def client_for(settings: Settings) -> Client:
     """Builds nothing yet. `ConfigurationError` where the library is not installed."""
     if settings.client == "confluent":
-        for module, name in (("confluent_kafka", "confluent-kafka"), ("msgspec", "msgspec")):
-            if find_spec(module) is None:
-                raise ConfigurationError(
-                    f"client 'confluent' needs {name}, which is not installed: pip install 'kafetrain[confluent]'"
-                )
+        if find_spec("confluent_kafka") is None:
+            raise ConfigurationError(
+                "client 'confluent' needs confluent-kafka, which is not installed: pip install 'kafetrain[confluent]'"
+            )
         from kafetrain.client.confluent import ConfluentClient
 
         return ConfluentClient(settings)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
+from msgspec import Struct
+
 from kafetrain.errors import KafetrainError
 from kafetrain.record import Headers, Record, TopicPartition
 
@@ -81,8 +83,7 @@ class Committed(tuple[int, str]):
         return self[1]
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRecord:
+class OutgoingRecord(Struct, frozen=True, gc=False):
     """A record to append. Header values are never null. A null `value` needs a `key`."""
 
     topic: str

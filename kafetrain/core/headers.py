@@ -6,8 +6,10 @@ record's own header that looks like ours (a copy of a retried record, say) there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Container, Iterable
+from functools import lru_cache
+
+from msgspec import Struct
 
 from kafetrain.core.control import Audit, Control
 from kafetrain.core.entry import MOST_ATTEMPTS, Entry, cut
@@ -48,8 +50,7 @@ class DeadLetterState:
     """No record: the mark that a dead letter was put into retry again while its key was not dead."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryInfo:
+class RetryInfo(Struct, frozen=True, gc=False):
     """What the headers of a retry record say, and the source record's own headers."""
 
     id: MessageId
@@ -83,25 +84,44 @@ def retry_headers(
 
     `nulls_as_empty`: for sending. Without it, null values stay null: for the handler's view.
     """
-    ours: list[tuple[str, object]] = [
-        (RetryHeader.ID, id),
-        (RetryHeader.GROUP, id.group),
-        (RetryHeader.TOPIC, id.topic),
-        (RetryHeader.PARTITION, id.partition),
-        (RetryHeader.OFFSET, id.offset),
-        (RetryHeader.TIMESTAMP, timestamp_ms),
-        (RetryHeader.ATTEMPT, entry.attempt),
+    headers: list[tuple[str, bytes | None]] = (
+        [(name, value or b"") for name, value in own] if nulls_as_empty else [*own]
+    )
+    headers += (
+        (RetryHeader.ID, str(id).encode()),
+        *_of_partition(id.group, id.topic, id.partition, max_retries),
+        (RetryHeader.OFFSET, b"%d" % id.offset),
+        (RetryHeader.TIMESTAMP, b"%d" % timestamp_ms),
+        (RetryHeader.ATTEMPT, b"%d" % entry.attempt),
+        (RetryHeader.DUE, b"%d" % entry.due_ms),
+    )
+    if entry.first_failure_ms is not None:
+        headers.append((RetryHeader.FIRST_FAILURE, b"%d" % entry.first_failure_ms))
+    if entry.error is not None:
+        headers.append((RetryHeader.REASON, entry.error.encode()))
+    if entry.error_type is not None:
+        headers.append((RetryHeader.ERROR_TYPE, entry.error_type.encode()))
+    if lock_offset is not None:
+        headers.append((RetryHeader.LOCK_OFFSET, b"%d" % lock_offset))
+    if transform is not None:
+        headers.append((RetryHeader.TRANSFORM, transform.encode()))
+    if nulls_as_empty and (nulls := _nulls(own)) is not None:
+        headers.append((RetryHeader.NULL_HEADERS, nulls.encode()))
+    return headers
+
+
+@lru_cache(maxsize=4096)
+def _of_partition(
+    group: str, topic: str, partition: int, max_retries: int | None
+) -> tuple[tuple[str, bytes | None], ...]:
+    """What all retry records of a source partition say."""
+    ours = (
+        (RetryHeader.GROUP, group),
+        (RetryHeader.TOPIC, topic),
+        (RetryHeader.PARTITION, partition),
         (RetryHeader.MAX, max_retries),
-        (RetryHeader.DUE, entry.due_ms),
-        (RetryHeader.FIRST_FAILURE, entry.first_failure_ms),
-        (RetryHeader.REASON, entry.error),
-        (RetryHeader.ERROR_TYPE, entry.error_type),
-        (RetryHeader.LOCK_OFFSET, lock_offset),
-        (RetryHeader.TRANSFORM, transform),
-    ]
-    if nulls_as_empty:
-        return _joined(own, ours, RetryHeader.NULL_HEADERS)
-    return [*own, *_encoded(ours)]
+    )
+    return tuple(_encoded(ours))
 
 
 def dlq_headers(
@@ -164,9 +184,13 @@ def _encoded(ours: Iterable[tuple[str, object]]) -> list[tuple[str, bytes | None
 
 
 def _joined(own: Headers, ours: list[tuple[str, object]], nulls_name: str) -> list[tuple[str, bytes | None]]:
-    nulls = [str(i) for i, (_, value) in enumerate(own) if value is None]
-    ours.append((nulls_name, ",".join(nulls) or None))
-    return [(name, b"" if value is None else value) for name, value in own] + _encoded(ours)
+    ours.append((nulls_name, _nulls(own)))
+    return [(name, value or b"") for name, value in own] + _encoded(ours)
+
+
+def _nulls(own: Headers) -> str | None:
+    """Where the record's own headers have no value; None: nowhere."""
+    return ",".join([str(i) for i, (_, value) in enumerate(own) if value is None]) or None
 
 
 def taken_apart(
@@ -180,9 +204,12 @@ def taken_apart(
     start = next((i for i in range(len(headers) - 1, -1, -1) if headers[i][0] == first), -1)
     if start < 0:
         raise Malformed(f"no {first}")
-    ours = {name: value for name, value in headers[start:] if name in names and value is not None}
-    later = tuple(pair for pair in headers[start:] if pair[0] not in names)  # something on its way added a header
-    return _restored(headers[:start], ours.get(nulls_name)) + later, ours
+    block = headers[start:]
+    ours = {name: value for name, value in block if value is not None and name in names}
+    own = _restored(headers[:start], ours.get(nulls_name))
+    if len(ours) < len(block):  # something on its way added a header
+        own += tuple(pair for pair in block if pair[0] not in names)
+    return own, ours
 
 
 def _restored(own: Headers, nulls: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
@@ -203,59 +230,59 @@ def place_in_log(text: str) -> tuple[int, int] | None:
 def decode_retry(record: Record) -> RetryInfo:
     """Raises `Malformed`, with what is missing or wrong."""
     own, ours = taken_apart(record, RetryHeader.ID, _OURS, RetryHeader.NULL_HEADERS)
-
-    def text(name: str, default: str | None = None) -> str:
-        if name not in ours:
-            if default is not None:
-                return default
-            raise Malformed(f"no {name}")
-        try:
-            return ours[name].decode()
-        except UnicodeDecodeError:
-            raise Malformed(f"{name} is not UTF-8") from None
-
-    def number(name: str, default: int | None = None) -> int:
-        if default is not None and name not in ours:
-            return default
-        digits = text(name)
-        if (found := decimal(digits.removeprefix("-"))) is None:
-            raise Malformed(f"{name} is no number")
-        return -found if digits.startswith("-") else found
-
     try:
-        id = MessageId.parse(text(RetryHeader.ID))
-    except Malformed:
-        raise
+        id = MessageId.parse(ours[RetryHeader.ID].decode())
     except ValueError as error:
         raise Malformed(f"{RetryHeader.ID}: {error}") from None
     return RetryInfo(
-        id=id,
-        timestamp_ms=number(RetryHeader.TIMESTAMP, record.timestamp),
-        attempt=min(max(0, number(RetryHeader.ATTEMPT, 0)), MOST_ATTEMPTS),
-        due_ms=max(0, number(RetryHeader.DUE, 0)),
-        lock_offset=number(RetryHeader.LOCK_OFFSET),
-        control=_control(id, text, number) if RetryHeader.CONTROL in ours else None,
-        transform=text(RetryHeader.TRANSFORM, "") or None,
+        id,
+        timestamp_ms=_number(ours, RetryHeader.TIMESTAMP, record.timestamp),
+        attempt=min(max(0, _number(ours, RetryHeader.ATTEMPT, 0)), MOST_ATTEMPTS),
+        due_ms=max(0, _number(ours, RetryHeader.DUE, 0)),
+        lock_offset=_number(ours, RetryHeader.LOCK_OFFSET),
+        control=_control(id, ours) if RetryHeader.CONTROL in ours else None,
+        transform=_text(ours, RetryHeader.TRANSFORM, "") or None,
         user_headers=own,
         null_value=RetryHeader.NULL_VALUE in ours,
     )
 
 
-def _control(id: MessageId, text: Callable[..., str], number: Callable[..., int]) -> Control:
-    place = text(RetryHeader.DEAD_AT, "")
+def _text(ours: dict[str, bytes], name: str, default: str | None = None) -> str:
+    if (found := ours.get(name)) is None:
+        if default is None:
+            raise Malformed(f"no {name}")
+        return default
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"{name} is not UTF-8") from None
+
+
+def _number(ours: dict[str, bytes], name: str, default: int | None = None) -> int:
+    if (digits := ours.get(name)) is None:
+        if default is None:
+            raise Malformed(f"no {name}")
+        return default
+    if (found := decimal(digits.removeprefix(b"-"))) is None:
+        raise Malformed(f"{name} is no number")
+    return -found if digits.startswith(b"-") else found
+
+
+def _control(id: MessageId, ours: dict[str, bytes]) -> Control:
+    place = _text(ours, RetryHeader.DEAD_AT, "")
     dead_at = place_in_log(place)
     if place and dead_at is None:
         raise Malformed(f"{RetryHeader.DEAD_AT} is no partition/offset")
     return Control(
-        action=text(RetryHeader.CONTROL),
+        action=_text(ours, RetryHeader.CONTROL),
         id=id,
-        lock_offset=number(RetryHeader.LOCK_OFFSET),
+        lock_offset=_number(ours, RetryHeader.LOCK_OFFSET),
         audit=Audit(
-            command=text(RetryHeader.COMMAND, ""),
-            by=text(RetryHeader.BY, "unknown"),
-            at_ms=number(RetryHeader.AT, 0),
-            why=text(RetryHeader.WHY, "") or None,
-            transform=text(RetryHeader.TRANSFORM, "") or None,
+            command=_text(ours, RetryHeader.COMMAND, ""),
+            by=_text(ours, RetryHeader.BY, "unknown"),
+            at_ms=_number(ours, RetryHeader.AT, 0),
+            why=_text(ours, RetryHeader.WHY, "") or None,
+            transform=_text(ours, RetryHeader.TRANSFORM, "") or None,
         ),
         dead_at=dead_at,
     )

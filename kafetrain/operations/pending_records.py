@@ -8,7 +8,8 @@ letters, so that a crash leaves no lock whose record is nowhere, and one batch a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec import structs
 
 from kafetrain.client.ports import ConsumerPort, OutgoingRecord, ProducerPort
 from kafetrain.clock import Clock
@@ -96,4 +97,4 @@ class PendingRecords:
         place = TopicPartition(self._names.dlq, source.id.partition % self._dlq_partitions)
         letter = letter_of(source, why, place, self._clock.now_ms())
         command = (DlqHeader.COMMAND, audit.command.encode())
-        return replace(letter, headers=[*letter.headers, command])
+        return structs.replace(letter, headers=[*letter.headers, command])

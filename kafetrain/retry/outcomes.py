@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from loguru import logger
+from msgspec import structs
 
 from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState, Malformed, decode_retry
@@ -183,7 +184,7 @@ class Outcomes:
         log.warning("dead-lettered after {} executions", failures)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, failures, entry.error_type, entry.error, entry.first_failure_ms)
-        source, ours = replace(source, given=given), partial(_still_ours, part)
+        source, ours = structs.replace(source, given=given), partial(_still_ours, part)
         work = partial(self.writes(part).die, self.topic, source, entry, why, ours, locked=True, error=error)
         self.write(part, work, partial(self._drop, part, held), (held.at,))
 

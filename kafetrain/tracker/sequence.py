@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError
 from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 from kafetrain.errors import NotTrackedError, TransientError
 from kafetrain.futures import LightFuture
 
-__all__ = ["Sequence", "Sequencer"]
+__all__ = ["Running", "Sequence", "Sequencer"]
 
 T = TypeVar("T")
 Sequence: TypeAlias = Generator["Future[Any]", Any, T]
@@ -34,16 +34,18 @@ class Sequencer:
         self._wait_s = max_wait.total_seconds()
         self._mutex = threading.Lock()  # guards the two below; nothing is called or taken inside
         self._idle = threading.Condition(self._mutex)
-        self._open: set[_Running] = set()
+        self._open: set[Running[Any]] = set()
         self._closed = False
-        self._acknowledged: SimpleQueue[_Running] = SimpleQueue()
+        self._acknowledged: SimpleQueue[Running[Any]] = SimpleQueue()
 
-    def run(self, sequence: Sequence[T]) -> Future[T]:
+    def run(self, sequence: Sequence[T], running: Running[T] | None = None) -> Future[T]:
         """Start it here and now, up to its first wait. The future ends with what it returns or raises.
 
-        It cannot be cancelled: what was sent cannot be called back.
+        It cannot be cancelled: what was sent cannot be called back. `running`: a new one, to be that future.
         """
-        running = _Running(sequence, self._acknowledged)
+        if running is None:
+            running = Running()
+        running.sequence, running.queue = sequence, self._acknowledged
         with self._mutex:
             if self._closed:
                 raise NotTrackedError("(the tracker is closed)")
@@ -78,17 +80,15 @@ class Sequencer:
             except InvalidStateError:
                 pass  # it has just ended
 
-    def _resume(self, running: _Running) -> None:
+    def _resume(self, running: Running[Any]) -> None:
         sequence, write = running.sequence, running.write
         try:
-            if write is None:
-                awaited = next(sequence)
-            elif write.cancelled():
-                awaited = sequence.throw(CancelledError())
-            elif (error := write.exception()) is not None:
+            try:
+                answer = None if write is None else write.result()
+            except BaseException as error:
                 awaited = sequence.throw(error)
             else:
-                awaited = sequence.send(write.result())
+                awaited = sequence.send(answer)
         except StopIteration as end:
             running.set_result(end.value)
         except BaseException as error:
@@ -102,14 +102,13 @@ class Sequencer:
                 self._idle.notify_all()
 
 
-class _Running(LightFuture[Any]):
-    """A sequence, the write that it waits for or has waited for, and what will come of it."""
+class Running(LightFuture[T]):
+    """A sequence, the write that it waits for or has waited for, and the future of what will come of it."""
 
-    def __init__(self, sequence: Sequence[Any], acknowledged: SimpleQueue[_Running]) -> None:
-        super().__init__()
-        self.sequence, self._acknowledged = sequence, acknowledged
-        self.write: Future[Any] | None = None
+    sequence: Sequence[T]
+    queue: SimpleQueue[Running[Any]]
+    write: Future[Any] | None = None
 
     def acknowledged(self, write: Future[Any]) -> None:
         self.write = write
-        self._acknowledged.put(self)
+        self.queue.put(self)

@@ -7,7 +7,6 @@ before is durable, and then waits for its entry: a later entry in the log has to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -16,19 +15,20 @@ from typing import Any, NamedTuple
 from loguru import logger
 
 from kafetrain.clock import Clock
-from kafetrain.core.chain import ChainKey, chain_key
+from kafetrain.core.chain import chain_key
 from kafetrain.core.entry import Entry
 from kafetrain.core.headers import DeadLetterState
 from kafetrain.core.rules import SourceStep, due_after, exhausted, source_step
-from kafetrain.errors import PartitionLostError, Pause, text_of_error
-from kafetrain.futures import LightFuture, copy_outcome
+from kafetrain.errors import Pause, text_of_error
+from kafetrain.futures import copy_outcome
 from kafetrain.handlers import Following, future_of
 from kafetrain.outcome import Outcome
 from kafetrain.record import Handler, MessageId, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.tracker.sequence import Sequence, Sequencer
 from kafetrain.tracker.state import Claim, Side, TrackerState
-from kafetrain.tracker.write_path import Work, WritePath
+from kafetrain.tracker.turn import Turn
+from kafetrain.tracker.write_path import WritePath
 from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes, payload
 
 __all__ = ["Pending", "SourcePath"]
@@ -52,10 +52,7 @@ class SourcePath:
 
     def may_not_run(self, record: Record) -> bool:
         """Is it, or an earlier record of its key, in retry or dead? Or has it ended already?"""
-        claim = self.claim_of(record)
-        key = chain_key(payload(record, "key"), record.offset)
-        with self._state.mutex:
-            return key in claim.writing or self._step(claim, key, record.offset) is not SourceStep.RUN
+        return not self._is_free(self.claim_of(record), record)
 
     def submit(self, record: Record, handler: Handler) -> Outcome | Pending:
         """Run the handler if the record may run, and do what follows from its outcome.
@@ -65,10 +62,7 @@ class SourcePath:
         claim = self._state.source_claims.get((record.topic, record.partition))  # type: ignore[call-overload]  # a TopicPartition is such a tuple; building one would cost more than the look-up
         if claim is None or not claim.is_calm():
             claim = self.claim_of(record)
-            key = chain_key(payload(record, "key"), record.offset)
-            with self._state.mutex:
-                free = key not in claim.writing and self._step(claim, key, record.offset) is SourceStep.RUN
-            if not free:
+            if not self._is_free(claim, record):
                 return self._start(claim, record, None)
         try:
             result = handler(record)
@@ -91,99 +85,83 @@ class SourcePath:
 
     def claim_of(self, record: Record) -> Claim:
         """The claim on the record's partition; waits until its locks are restored."""
-        return self._state.ready_claim(Side.SOURCE, TopicPartition(record.topic, record.partition))
+        place = (record.topic, record.partition)
+        known = self._state.source_claims.get(place)  # type: ignore[call-overload]  # as in `submit`
+        if known is not None and known.ready and known.error is None and self._state.error is None:
+            return known  # type: ignore[no-any-return]
+        return self._state.ready_claim(Side.SOURCE, TopicPartition(*place))
 
-    def _step(self, claim: Claim, key: ChainKey, offset: int) -> SourceStep:
-        return source_step(claim.locks, claim.locks.chains.get(key), offset)
+    def _is_free(self, claim: Claim, record: Record) -> bool:
+        key = chain_key(payload(record, "key"), record.offset)
+        with self._state.mutex:
+            if key in claim.writing:
+                return False
+            return source_step(claim.locks, claim.locks.chains.get(key), record.offset) is SourceStep.RUN
 
     def _start(self, claim: Claim, record: Record, error: BaseException | None, *, die: bool = False) -> Pending:
-        key = chain_key(payload(record, "key"), record.offset)
+        key = payload(record, "key")
         source = SourceRecord(
             MessageId(self._settings.group_id, record.topic, record.partition, record.offset),
-            payload(record, "key"),
+            key,
             payload(record, "value"),
             tuple(record.headers or ()),
             record.timestamp,
             given=record,
         )
+        turn = Turn(self._state, claim, chain_key(key, record.offset), source, error, die=die)
         with self._state.mutex:
-            before = claim.writing.get(key)
-            turn = _Turn(claim, key, self._state)
-            outcome, sequence = self._decide(claim, source, error, turn, die=die)
-            claim.writing[key] = turn.over
+            before = None if (earlier := claim.writing.get(turn.key)) is None else earlier.over()
+            outcome, sequence = self._decide(turn)
+            claim.writing[turn.key] = turn
             claim.under_way.add(turn)
         if claim.path is not None:
-            work = partial(self._decided, claim, source, error, turn, die=die)
-            self._run_after(before, claim.path, work, claim, source.id.offset, turn.finish)
-            return Pending(outcome, turn)
-        if before is not None:
-            sequence = self._after(before, claim, source, error, turn, die=die)
-        self._sequencer.run(sequence).add_done_callback(turn.finish)
+            self._run_after(before, claim.path, turn)
+        else:
+            self._sequencer.run(sequence if before is None else self._after(before, turn), turn)
         return Pending(outcome, turn)
 
-    def _decided(
-        self, claim: Claim, source: SourceRecord, error: BaseException | None, turn: _Turn, *, die: bool
-    ) -> Sequence[Outcome]:
-        """What is done in a transaction: decided in each attempt, since an aborted one leaves the table as it was."""
-        with self._state.mutex:
-            return self._decide(claim, source, error, turn, die=die)[1]
-
-    @staticmethod
-    def _run_after(
-        before: Future[Any] | None,
-        path: WritePath,
-        work: Work[Outcome],
-        claim: Claim,
-        offset: int,
-        finish: Callable[[Future[Outcome]], None],
-    ) -> None:
+    def _run_after(self, before: Future[Any] | None, path: WritePath, turn: Turn) -> None:
         """Never in one transaction with the record before, whose lock the table knows only once that is committed."""
 
         def run(earlier: Future[Any] | None) -> None:
-            if earlier is not None and earlier.exception() is not None:
-                finish(earlier)
+            if earlier is not None and (error := earlier.exception()) is not None:
+                turn.set_exception(error)
             else:
-                path.run(work, claim, (offset,)).add_done_callback(finish)
+                done = path.run(partial(self._decided, turn), turn.claim, (turn.source.id.offset,))
+                done.add_done_callback(partial(copy_outcome, into=turn))
 
         if before is None:
             run(None)
         else:
             before.add_done_callback(run)
 
-    def _after(
-        self,
-        before: Future[Any],
-        claim: Claim,
-        source: SourceRecord,
-        error: BaseException | None,
-        turn: _Turn,
-        *,
-        die: bool,
-    ) -> Sequence[Outcome]:
-        yield before  # raises where it failed
+    def _decided(self, turn: Turn) -> Sequence[Outcome]:
+        """What is done in a transaction: decided in each attempt, since an aborted one leaves the table as it was."""
         with self._state.mutex:
-            _, sequence = self._decide(claim, source, error, turn, die=die)
-        return (yield from sequence)
+            return self._decide(turn)[1]
 
-    def _decide(
-        self, claim: Claim, source: SourceRecord, error: BaseException | None, turn: _Turn, *, die: bool
-    ) -> tuple[Outcome, Sequence[Outcome]]:
-        """By the rules, with the mutex held. `error`: the handler ran and failed."""
-        key, offset, now_ms = chain_key(source.key, source.id.offset), source.id.offset, self._clock.now_ms()
-        step = self._step(claim, key, offset)
+    def _after(self, before: Future[Any], turn: Turn) -> Sequence[Outcome]:
+        yield before  # raises where it failed
+        return (yield from self._decided(turn))
+
+    def _decide(self, turn: Turn) -> tuple[Outcome, Sequence[Outcome]]:
+        """By the rules, with the mutex held."""
+        claim, source, error = turn.claim, turn.source, turn.error
+        locks, offset, now_ms = claim.locks, source.id.offset, self._clock.now_ms()
+        step = source_step(locks, locks.chains.get(turn.key), offset)
         if step is SourceStep.COMPLETE:
             return Outcome.ALREADY_ENDED, _nothing(Outcome.ALREADY_ENDED)
         if step is SourceStep.REPEAT_RETRY_RECORD:
-            known = claim.locks.entries[offset]
+            known = locks.entries[offset]
             if known.atomic:  # its retry record is there as well
                 return Outcome.SIDELINED, _nothing(Outcome.SIDELINED)
             if not known.readable:  # its record is here: the later ones of its key must find it
-                claim.locks.repair(offset, source.key, known.attempt, known.due_ms)
-            return Outcome.SIDELINED, self._repeat(claim, source, known)
+                locks.repair(offset, source.key, known.attempt, known.due_ms)
+            return Outcome.SIDELINED, self._repeat(turn, known)
         entry = Entry(source.key, due_ms=now_ms)
         if error is None:
-            return Outcome.SIDELINED, self._redirect(claim, source, entry, Outcome.SIDELINED, turn)
-        retriable = not die and self._settings.is_retriable(error)
+            return Outcome.SIDELINED, self._redirect(turn, entry, Outcome.SIDELINED)
+        retriable = not turn.die and self._settings.is_retriable(error)
         retry = retriable and not exhausted(1, self._settings.max_retries)
         entry = entry.failed(
             due_ms=due_after(error, 1, self._settings.backoff, now_ms) if retry else now_ms,
@@ -192,51 +170,36 @@ class SourcePath:
             error=text_of_error(error),
         )
         if retry or step is SourceStep.SIDELINE:
-            return Outcome.REDIRECTED, self._redirect(claim, source, entry, Outcome.REDIRECTED, turn)
+            return Outcome.REDIRECTED, self._redirect(turn, entry, Outcome.REDIRECTED)
         state = DeadLetterState.EXHAUSTED if retriable else DeadLetterState.NOT_RETRIABLE
         why = DeadLetter(state, 1, entry.error_type, entry.error, entry.first_failure_ms)
-        return Outcome.DEAD_LETTERED, self._die(claim, source, entry, why, error)
+        return Outcome.DEAD_LETTERED, self._die(turn, entry, why, error)
 
-    def _redirect(
-        self, claim: Claim, source: SourceRecord, entry: Entry, outcome: Outcome, turn: _Turn
-    ) -> Sequence[Outcome]:
-        _still_ours(claim, source)
-        writes = self._writes_of(claim)
+    def _redirect(self, turn: Turn, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
+        turn.check_ours()
+        claim, source, writes = turn.claim, turn.source, self._writes_of(turn.claim)
         entry = yield from writes.entry(claim.topic, source.id, entry)
         writes.when_durable(turn.end)
-        yield from self._append(claim, source, entry)
-        writes.when_durable(partial(self._log, source, entry, outcome))
+        turn.check_ours()
+        yield from writes.retry_record(claim.topic, source, entry)
+        writes.when_durable(partial(_log, source, entry, outcome))
         return outcome
 
-    def _repeat(self, claim: Claim, source: SourceRecord, known: Entry) -> Sequence[Outcome]:
-        yield from self._append(claim, source, replace(known, key=source.key))
+    def _repeat(self, turn: Turn, known: Entry) -> Sequence[Outcome]:
+        turn.check_ours()
+        claim, source = turn.claim, turn.source
+        yield from self._writes_of(claim).retry_record(claim.topic, source, replace(known, key=source.key))
         return Outcome.SIDELINED
 
-    def _append(self, claim: Claim, source: SourceRecord, entry: Entry) -> Sequence[None]:
-        _still_ours(claim, source)
-        yield from self._writes_of(claim).retry_record(claim.topic, source, entry)
-
-    def _die(
-        self, claim: Claim, source: SourceRecord, entry: Entry, why: DeadLetter, error: BaseException
-    ) -> Sequence[Outcome]:
-        _still_ours(claim, source)
-        ours, writes = partial(_still_ours, claim, source), self._writes_of(claim)
-        yield from writes.die(claim.topic, source, entry, why, ours, locked=False, error=error)
-        writes.when_durable(partial(self._log, source, entry, Outcome.DEAD_LETTERED))
+    def _die(self, turn: Turn, entry: Entry, why: DeadLetter, error: BaseException) -> Sequence[Outcome]:
+        turn.check_ours()
+        claim, source, writes = turn.claim, turn.source, self._writes_of(turn.claim)
+        yield from writes.die(claim.topic, source, entry, why, turn.check_ours, locked=False, error=error)
+        writes.when_durable(partial(_log, source, entry, Outcome.DEAD_LETTERED))
         return Outcome.DEAD_LETTERED
 
     def _writes_of(self, claim: Claim) -> Writes:
         return self._writes if claim.path is None else claim.path.writes
-
-    def _log(self, source: SourceRecord, entry: Entry, outcome: Outcome) -> None:
-        level = "WARNING" if outcome is Outcome.DEAD_LETTERED else "DEBUG"
-        logger.bind(
-            topic=source.id.topic,
-            partition=source.id.partition,
-            offset=source.id.offset,
-            attempt=entry.attempt,
-            error_type=entry.error_type,
-        ).log(level, "record {}", outcome.value)
 
     def _when_done(self, claim: Claim, record: Record, future: Future[Any]) -> Future[Outcome]:
         """The handler's own future decides: its exception is the handler's failure, a cancellation is no outcome."""
@@ -263,40 +226,15 @@ class SourcePath:
         return done
 
 
-class _Turn(LightFuture[Outcome]):
-    """A record's turn in its chain: over once its entry is in the log, or what else became of it.
-
-    Its writes are done later, which ends the turn itself, a future. A failed one is never over: nothing of its key may
-    be written past it.
-    """
-
-    def __init__(self, claim: Claim, key: ChainKey, state: TrackerState) -> None:
-        super().__init__()
-        self._claim, self._key, self._tracked = claim, key, state
-        self.over: LightFuture[None] = LightFuture()
-
-    def end(self) -> None:
-        with self._tracked.mutex:
-            if self._claim.writing.get(self._key) is self.over:
-                del self._claim.writing[self._key]
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def finish(self, ran: Future[Outcome]) -> None:
-        """All is written, or something could not be."""
-        if (error := ran.exception()) is None:
-            self.end()
-        elif not self.over.done():
-            self.over.set_exception(error)
-        with self._tracked.mutex:
-            self._claim.under_way.discard(self)
-        copy_outcome(ran, self)
-
-
-def _still_ours(claim: Claim, source: SourceRecord) -> None:
-    """Before each write: the next owner is delivered the record again, and may have ended it already."""
-    if claim.released:
-        raise PartitionLostError(f"{source}: its partition went to another instance before its outcome was written")
+def _log(source: SourceRecord, entry: Entry, outcome: Outcome) -> None:
+    level = "WARNING" if outcome is Outcome.DEAD_LETTERED else "DEBUG"
+    logger.bind(
+        topic=source.id.topic,
+        partition=source.id.partition,
+        offset=source.id.offset,
+        attempt=entry.attempt,
+        error_type=entry.error_type,
+    ).log(level, "record {}", outcome.value)
 
 
 def _nothing(outcome: Outcome) -> Sequence[Outcome]:

@@ -23,6 +23,7 @@ from kafetrain.record import TopicPartition
 from kafetrain.topic_setup import PreparedTopics
 
 if TYPE_CHECKING:
+    from kafetrain.tracker.turn import Turn
     from kafetrain.tracker.write_path import WritePath
 
 __all__ = ["METADATA_PREFIX", "Claim", "Side", "TrackerState", "width_of"]
@@ -34,7 +35,7 @@ Listener = Callable[[int, ChainKey, int], None]
 
 def width_of(topic: PreparedTopics) -> int:
     """How many partitions all auxiliary topics have."""
-    return min(topic.partitions.values())
+    return topic.width
 
 
 class Side(Enum):
@@ -73,8 +74,8 @@ class Claim:
     it before the first record is handled. Otherwise a crash before the first commit would look like a rewind."""
     set_start: bool = False
     """Let the reader commit it: nobody here owns the source consumer."""
-    writing: dict[ChainKey, Future[Any]] = field(default_factory=dict)
-    """Source side: by chain, what its next record waits for: that the one before is in the log, or has ended."""
+    writing: dict[ChainKey, Turn] = field(default_factory=dict)
+    """Source side: by chain, the last turn that is not over: its next record waits for that."""
     under_way: set[Future[Any]] = field(default_factory=set)
     """Source side: redirects that are not durable yet."""
 
@@ -216,11 +217,9 @@ class TrackerState:
     @staticmethod
     def redirect_of(side: Side, topic: PreparedTopics, partition: int) -> TopicPartition | None:
         """The redirect partition with the locks of a source partition, or of what a retry partition holds."""
-        if side is Side.RETRY:
-            number = partition if partition < width_of(topic) else None
-        else:
-            number = topic.partition_for(partition)
-        return None if number is None else TopicPartition(topic.names.redirect, number)
+        if side is Side.SOURCE:
+            return topic.redirect_for(partition)
+        return TopicPartition(topic.names.redirect, partition) if partition < width_of(topic) else None
 
     def all_claims(self) -> list[Claim]:
         with self.mutex:

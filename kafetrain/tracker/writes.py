@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct
 
 from kafetrain.client.ports import ClientError, OutgoingRecord, RecordTooLargeForClientError
 from kafetrain.clock import Clock
@@ -25,13 +27,12 @@ from kafetrain.settings import Settings
 from kafetrain.topic_setup import PreparedTopics
 from kafetrain.tracker.hooks import Hooks
 from kafetrain.tracker.sequence import Sequence
-from kafetrain.tracker.state import Side, TrackerState, width_of
+from kafetrain.tracker.state import TrackerState
 
 __all__ = ["DeadLetter", "SourceRecord", "Writes", "letter_of", "payload"]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
+class SourceRecord(Struct, frozen=True, gc=False):
     """A source record, whether it comes from its topic or out of a retry record."""
 
     id: MessageId
@@ -39,13 +40,15 @@ class SourceRecord:
     value: bytes | None
     headers: Headers
     timestamp_ms: int
-    given: Record | None = field(default=None, compare=False, repr=False)
+    given: Record | None = None
     """As its handler was given it, where that ran."""
     transform: str | None = None
     """What changed its payload, where an operator had it replayed so."""
 
     def __str__(self) -> str:
         return f"{self.id.topic}[{self.id.partition}]@{self.id.offset}"
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Writes:
         if self._atomic:
             entry = replace(entry, atomic=True)
         out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry), headers)
-        offset = yield from self._write("lock", str(id), out)
+        offset = yield from self._write("lock", id, out)
         entry = replace(entry, log_offset=offset)
         self.when_durable(partial(self._state.put, redirect, id.partition, id.offset, entry))
         return entry
@@ -154,7 +157,7 @@ class Writes:
         out = OutgoingRecord(
             redirect.topic, redirect.partition, str(id).encode(), None, [*tombstone_headers(key), *headers]
         )
-        offset = yield from self._write("tombstone", str(id), out)
+        offset = yield from self._write("tombstone", id, out)
         self.when_durable(partial(self._state.end, redirect, id.partition, id.offset, key, offset, ours=True))
 
     def retry_record(self, topic: PreparedTopics, source: SourceRecord, entry: Entry) -> Sequence[None]:
@@ -172,14 +175,14 @@ class Writes:
             headers.append((RetryHeader.NULL_VALUE, b"1"))
         partition = self._redirect(topic, source.id.partition).partition
         out = OutgoingRecord(topic.names.retry, partition, source.key, _value(source), headers)
-        yield from self._write("retry record", str(source), out)
+        yield from self._write("retry record", source, out)
 
     def dead_letter(self, topic: PreparedTopics, source: SourceRecord, why: DeadLetter) -> Sequence[tuple[int, int]]:
         """Append the record to the dead-letter topic. Returns its partition and offset there."""
-        partition = source.id.partition % width_of(topic)
+        partition = source.id.partition % topic.width
         place = TopicPartition(topic.names.dlq, partition)
         out = letter_of(source, why, place, self._clock.now_ms(), topic.topic_id)
-        offset = yield from self._write("dead letter", str(source), out)
+        offset = yield from self._write("dead letter", source, out)
         return partition, offset
 
     def die(
@@ -225,8 +228,8 @@ class Writes:
     def mark_replayed(self, topic: PreparedTopics, control: Control, key: bytes | None) -> Sequence[None]:
         """Say in the dead-letter topic that this dead letter was put into retry again."""
         headers = dlq_mark_headers(control)
-        out = OutgoingRecord(topic.names.dlq, control.id.partition % width_of(topic), key, b"", headers)
-        yield from self._write("mark", str(control.id), out)
+        out = OutgoingRecord(topic.names.dlq, control.id.partition % topic.width, key, b"", headers)
+        yield from self._write("mark", control.id, out)
 
     def registration(self, topic: PreparedTopics, redirect: TopicPartition) -> Sequence[None]:
         """Say that this group keeps locks here. Other groups' purges look for it."""
@@ -264,8 +267,7 @@ class Writes:
             del self._registering[redirect]
 
     def _redirect(self, topic: PreparedTopics, partition: int) -> TopicPartition:
-        redirect = self._state.redirect_of(Side.SOURCE, topic, partition)
-        if redirect is None:
+        if (redirect := topic.redirect_for(partition)) is None:
             raise WriteFailedError(
                 "lock",
                 f"{topic.names.source}[{partition}]",
@@ -274,13 +276,13 @@ class Writes:
             )
         return redirect
 
-    def _write(self, what: str, source: str, out: OutgoingRecord) -> Sequence[int]:
+    def _write(self, what: str, source: object, out: OutgoingRecord) -> Sequence[int]:
         try:
             offset: int = yield self._producer.send(out)
         except RecordTooLargeForClientError:
-            raise RecordTooLargeError(source, out.topic, _size(out), self._limit_of(out.topic)) from None
+            raise RecordTooLargeError(str(source), out.topic, _size(out), self._limit_of(out.topic)) from None
         except ClientError as error:
-            raise WriteFailedError(what, source, out.topic, error) from error
+            raise WriteFailedError(what, str(source), out.topic, error) from error
         return offset
 
 
