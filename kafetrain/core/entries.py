@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from struct import Struct
 
-from kafetrain.core.entry import Entry, State
+from kafetrain.core.entry import Entry, PlainEntry, State
 
-__all__ = ["Entries"]
+__all__ = ["Entries", "packed_plain"]
 
 
 # Flags: what there is, and what is so.
 _KEY, _FIRST_FAILURE, _ERROR_TYPE, _ERROR, _DEAD_AT = 1, 2, 4, 8, 16
 _IS_DEAD, _IS_UNREADABLE, _IS_ATOMIC = 32, 64, 128
+_OF_FAILED = _KEY | _FIRST_FAILURE | _ERROR_TYPE | _ERROR
 
 _LOG_OFFSET = Struct("<q")
 _HEAD = Struct("<qqIIIB")
@@ -20,60 +21,61 @@ _HEAD = Struct("<qqIIIB")
 _FLAGS_AT = _HEAD.size - 1
 _OF_KEY, _OF_KEY_AT = Struct("<I"), Struct("<qqI").size
 _TIME, _PLACE = Struct("<q"), Struct("<qq")
+_HEAD_AND_TIME = Struct(_HEAD.format + "q")
 
 
 class Entries(MutableMapping[int, Entry]):
     """By source offset. What is taken out is a copy: to change an entry, put another one."""
 
-    __slots__ = ("_packed",)
+    __slots__ = ("packed",)
 
     def __init__(self) -> None:
-        self._packed: dict[int, bytes] = {}
+        self.packed: dict[int, bytes] = {}
 
     def __getitem__(self, offset: int) -> Entry:
-        return _unpacked(self._packed[offset])
+        return _unpacked(self.packed[offset])
 
     def get(self, offset: int, default: Entry | None = None) -> Entry | None:  # type: ignore[override]  # of this type
-        packed = self._packed.get(offset)
+        packed = self.packed.get(offset)
         return default if packed is None else _unpacked(packed)
 
     def __setitem__(self, offset: int, entry: Entry) -> None:
-        self._packed[offset] = _pack(entry)
+        self.packed[offset] = _pack(entry)
 
     def __delitem__(self, offset: int) -> None:
-        del self._packed[offset]
+        del self.packed[offset]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._packed)
+        return iter(self.packed)
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self.packed)
 
     def __contains__(self, offset: object) -> bool:
-        return offset in self._packed
+        return offset in self.packed
 
     def has_pending(self, offset: int) -> bool:
         """False where there is no entry."""
-        packed = self._packed.get(offset)
+        packed = self.packed.get(offset)
         return packed is not None and not packed[_FLAGS_AT] & _IS_DEAD
 
     # What follows raises `KeyError` where there is no entry.
 
     def is_pending(self, offset: int) -> bool:
-        return not self._packed[offset][_FLAGS_AT] & _IS_DEAD
+        return not self.packed[offset][_FLAGS_AT] & _IS_DEAD
 
     def is_readable(self, offset: int) -> bool:
-        return not self._packed[offset][_FLAGS_AT] & _IS_UNREADABLE
+        return not self.packed[offset][_FLAGS_AT] & _IS_UNREADABLE
 
     def log_offset(self, offset: int) -> int:
         """Where the log holds the entry."""
-        return int(_LOG_OFFSET.unpack_from(self._packed[offset])[0])
+        return int(_LOG_OFFSET.unpack_from(self.packed[offset])[0])
 
     def due_ms(self, offset: int) -> int:
-        return int(_TIME.unpack_from(self._packed[offset], _LOG_OFFSET.size)[0])
+        return int(_TIME.unpack_from(self.packed[offset], _LOG_OFFSET.size)[0])
 
     def key(self, offset: int) -> bytes | None:
-        packed = self._packed[offset]
+        packed = self.packed[offset]
         flags = packed[_FLAGS_AT]
         if not flags & _KEY:
             return None
@@ -82,7 +84,21 @@ class Entries(MutableMapping[int, Entry]):
 
     def lowest_log_offset(self, otherwise: int) -> int:
         """`otherwise`: where there are none."""
-        return min((int(_LOG_OFFSET.unpack_from(packed)[0]) for packed in self._packed.values()), default=otherwise)
+        return min((int(_LOG_OFFSET.unpack_from(packed)[0]) for packed in self.packed.values()), default=otherwise)
+
+
+def packed_plain(entry: PlainEntry, log_offset: int) -> bytes:
+    """As `Entries` keep it, in a quarter of the time."""
+    key, error_type, error, at = entry.key, entry.error_type, entry.error, entry.first_failure
+    if key is not None:
+        atomic = _IS_ATOMIC if entry.atomic else 0
+        if error_type is not None and error is not None and at is not None:  # it has failed
+            of_type, flags = error_type.encode(), _OF_FAILED | atomic
+            head = _HEAD_AND_TIME.pack(log_offset, entry.due, entry.attempt, len(key), len(of_type), flags, at)
+            return b"".join((head, key, of_type, error.encode()))
+        if error_type is None and error is None and at is None:  # it waits behind one that has
+            return _HEAD.pack(log_offset, entry.due, entry.attempt, len(key), 0, _KEY | atomic) + key
+    return _pack(entry.entry(log_offset))
 
 
 def _pack(entry: Entry) -> bytes:

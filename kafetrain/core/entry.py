@@ -11,7 +11,10 @@ import binascii
 import json
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import DecodeError, Meta, Struct
+from msgspec.json import Decoder
 
 from kafetrain.record import quote_group, unquote_group
 
@@ -20,11 +23,13 @@ __all__ = [
     "MOST_ATTEMPTS",
     "Entry",
     "NewerFormat",
+    "PlainEntry",
     "Registration",
     "State",
     "Unreadable",
     "cut",
     "decode_entry",
+    "decode_plain",
     "decode_registration",
     "encode_entry",
     "encode_registration",
@@ -126,8 +131,55 @@ def encode_entry(entry: Entry) -> bytes:
     return _encoder.encode(fields).encode()
 
 
+_Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class PlainEntry(Struct, gc=False):
+    """What nearly all entries are: pending, of this format, and with nothing in them that has to be put right."""
+
+    v: Literal[1]
+    key: bytes | None
+    state: Literal["pending"]
+    attempt: Annotated[int, Meta(ge=0, le=MOST_ATTEMPTS)]
+    due: _Number
+    first_failure: _Number | None = None
+    error_type: str | None = None
+    error: str | None = None
+    dlq_partition: None = None
+    atomic: bool = False
+
+    def entry(self, log_offset: int) -> Entry:
+        return Entry(
+            self.key,
+            State.PENDING,
+            self.attempt,
+            self.due,
+            self.first_failure,
+            self.error_type,
+            self.error,
+            log_offset=log_offset,
+            atomic=self.atomic,
+        )
+
+
+_decode_plain = Decoder(PlainEntry).decode
+
+
+def decode_plain(value: bytes) -> PlainEntry | None:
+    """None for whatever has to be looked at closely, which takes ten times as long."""
+    try:
+        return _decode_plain(value)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def decode_entry(value: bytes, log_offset: int) -> Entry:
     """Raises `NewerFormat`, or `Unreadable` for anything that is no entry."""
+    plain = decode_plain(value)
+    return _decode_closely(value, log_offset) if plain is None else plain.entry(log_offset)
+
+
+def _decode_closely(value: bytes, log_offset: int) -> Entry:
     try:
         fields = json.loads(value)
     except (ValueError, RecursionError) as error:

@@ -110,12 +110,20 @@ class SourceLocks:
         for offset in [o for o, (_, at) in self.ended.items() if at < floor]:
             self._forget(offset)
 
-    def _add_open(self, offset: int, entry: Entry) -> Chain:
-        chain = self._chain(chain_key(entry.key, offset))
+    def add_to_chain(self, offset: int, key: ChainKey) -> None:
+        """The id has an entry and is in no chain yet."""
+        if self.chains.kept.setdefault(key, offset) is not offset:
+            self._lengthen(offset, key)
+
+    def _lengthen(self, offset: int, key: ChainKey) -> Chain:
+        chain = self._chain(key)
         chain.add_open(offset)
-        self.chains[chain.key] = chain
-        self.entries[offset] = entry
+        self.chains[key] = chain
         return chain
+
+    def _add_open(self, offset: int, entry: Entry) -> Chain:
+        self.entries[offset] = entry
+        return self._lengthen(offset, chain_key(entry.key, offset))
 
     def _drop_open(self, offset: int) -> Chain:
         chain = self.chains[chain_key(self.entries.key(offset), offset)]

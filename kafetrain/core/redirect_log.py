@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from kafetrain.core.entry import Entry, Registration, Unreadable, decode_entry, decode_registration, registration_group
 from kafetrain.record import MessageId, Record, RetryHeader
 
-__all__ = ["Change", "Ended", "NotAChange", "Opened", "Registered", "read_change"]
+__all__ = ["Change", "Ended", "NotAChange", "Opened", "Registered", "read_change", "tombstone_key"]
 
 
 class NotAChange(ValueError):
@@ -59,8 +59,16 @@ def read_change(record: Record, is_news: Callable[[MessageId], bool]) -> Change 
     if not is_news(id):
         return None
     if record.value is None:
-        return Ended(id, next((value for name, value in record.headers if name == RetryHeader.KEY), None))
+        return Ended(id, tombstone_key(record))
     try:
         return Opened(id, decode_entry(record.value, record.offset))
     except Unreadable as error:
         return Opened(id, Entry(None, log_offset=record.offset, readable=False), str(error))
+
+
+def tombstone_key(record: Record) -> bytes | None:
+    """The record key that a tombstone tells, as far as it does."""
+    for name, value in record.headers:
+        if name == RetryHeader.KEY:
+            return value
+    return None

@@ -13,25 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 
 from loguru import logger
 
 from kafetrain.client.ports import AdminPort, ClientError, Committed, ConsumerPort, NotOwnerError, OffsetOutOfRangeError
 from kafetrain.clock import Clock
-from kafetrain.core.entry import FORMAT, NewerFormat
 from kafetrain.core.lock_table import LockTable
-from kafetrain.core.redirect_log import Ended, NotAChange, Registered, read_change
-from kafetrain.errors import (
-    ConfigurationError,
-    KafetrainError,
-    LogTruncatedError,
-    NewerFormatError,
-    RestoreTimeoutError,
-)
-from kafetrain.record import MessageId, Record, TopicPartition, decimal
+from kafetrain.errors import ConfigurationError, KafetrainError, LogTruncatedError, RestoreTimeoutError
+from kafetrain.record import TopicPartition, decimal
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import prepare_topics
+from kafetrain.tracker.applied_log import AppliedLog
 from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
 
 __all__ = ["RedirectReader"]
@@ -55,6 +47,7 @@ class RedirectReader:
     ) -> None:
         self._state, self._consumer, self._admin = state, consumer, admin
         self._settings, self._clock, self._max_wait = settings, clock, max_wait
+        self._log = AppliedLog(state, settings.group_id)
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._next_look = clock.monotonic()
         self._unneeded_since: dict[TopicPartition, float] = {}
@@ -241,8 +234,7 @@ class RedirectReader:
                 table = self._state.tables.get(place)
                 if table is None:
                     continue
-                for record in records:
-                    self._apply(place, table, record)
+                self._log.apply(place, table, records)
                 filled = table.rebuilt or table
                 filled.next_offset = max(filled.next_offset, records[-1].offset + 1)
             for place, table in self._state.tables.items():
@@ -277,59 +269,6 @@ class RedirectReader:
                         claim.ready, claim.restore_to = False, None
                 self._consumer.seek(place, starts[place])
         self._passed.clear()
-
-    def _apply(self, place: TopicPartition, table: LockTable, record: Record) -> None:
-        """Into the table that is being filled: the one that others see, or the one that is rebuilt."""
-        try:
-            change = read_change(record, partial(self._is_news, place, table.rebuilt or table, record.offset))
-        except NotAChange as why:
-            self._malformed(record, str(why))
-            return
-        except NewerFormat as error:
-            table.refused = NewerFormatError(place.topic, place.partition, record.offset, error.version, FORMAT)
-            for claim in self._state.all_claims():
-                if claim.redirect == place:
-                    claim.ready, claim.error = False, table.refused
-            return
-        if change is None:
-            return
-        hidden = table.rebuilt
-        if isinstance(change, Registered):
-            if hidden is None:
-                self._state.register(place, change.group, change.registration)
-            elif change.registration is None:
-                hidden.registrations.pop(change.group, None)
-            else:
-                hidden.registrations[change.group] = change.registration
-            return
-        partition, offset = change.id.partition, change.id.offset
-        if isinstance(change, Ended):
-            if hidden is None:
-                self._state.end(place, partition, offset, change.key, record.offset, ours=False)
-            else:
-                hidden.source(partition).end(offset, change.key, record.offset)
-            return
-        if change.unreadable is not None:
-            self._malformed(record, f"its value is no entry ({change.unreadable}); taken as pending")
-        if hidden is None:
-            self._state.put(place, partition, offset, change.entry)
-        else:
-            hidden.source(partition).put(offset, change.entry)
-
-    def _is_news(self, place: TopicPartition, table: LockTable, log_offset: int, id: MessageId) -> bool:
-        """Is it of our group and topic, and not what we have written ourselves and know already?"""
-        if id.group != self._settings.group_id or id.topic != self._topic_of(place):
-            return False
-        return not table.source(id.partition).knows(id.offset, log_offset)
-
-    def _topic_of(self, place: TopicPartition) -> str | None:
-        return next((n for n, t in self._state.topics.items() if t.names.redirect == place.topic), None)
-
-    def _malformed(self, record: Record, why: str) -> None:
-        self._state.malformed[TopicPartition(record.topic, record.partition)] += 1
-        logger.bind(topic=record.topic, partition=record.partition, offset=record.offset).warning(
-            "a record that is not ours or is damaged: {}", why
-        )
 
     # Forgetting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,10 @@ from kafetrain.core.entry import (
     Registration,
     State,
     Unreadable,
+    _decode_closely,
     cut,
     decode_entry,
+    decode_plain,
     decode_registration,
     encode_entry,
     encode_registration,
@@ -44,6 +47,42 @@ entries = st.builds(
 @given(entries)
 def test_an_entry_survives_the_topic(entry: Entry) -> None:
     assert decode_entry(encode_entry(entry), 7) == entry
+
+
+odd: st.SearchStrategy[object] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([])
+)
+odd_fields = st.fixed_dictionaries(
+    {
+        "v": st.just(1),
+        "key": st.sampled_from([None, "", "QQ==", "QR==", "QQ", "QQ=", "Q\nQ=", "-_==", "QUJD", "QQ==QQ=="]),
+        "state": st.just("pending"),
+        "attempt": st.sampled_from([0, 3, MOST_ATTEMPTS, MOST_ATTEMPTS + 1, -1, 2**64]),
+        "due": st.sampled_from([0, 2**63 - 1, 2**63, -1]),
+    },
+    optional=dict.fromkeys(["first_failure", "error_type", "error", "dlq_partition", "atomic", "later"], odd),
+)
+
+
+@given(odd_fields, st.sampled_from(["", "v", "key", "state", "attempt", "due"]), odd)
+def test_what_is_read_quickly_is_what_a_closer_look_finds(fields: dict[str, object], name: str, value: object) -> None:
+    text = json.dumps(fields | ({name: value} if name else {})).encode()
+    if (plain := decode_plain(text)) is not None:
+        assert plain.entry(7) == _decode_closely(text, 7)
+
+
+@given(entries.map(lambda entry: replace(entry, state=State.PENDING, dead_at=None)))
+def test_what_we_write_of_a_pending_id_is_read_quickly(entry: Entry) -> None:
+    plain = decode_plain(encode_entry(entry))
+    assert plain is not None
+    assert plain.entry(7) == entry
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b"[" * 100_000, b'{"error":"\xff"}', b'{"error":"\\ud800"}', b"\xff", b'\xef\xbb\xbf{"v":1}']
+)
+def test_what_is_no_plain_entry_is_left_to_a_closer_look(value: bytes) -> None:
+    assert decode_plain(value) is None
 
 
 @given(st.binary())
