@@ -21,6 +21,7 @@ from kafetrain.record import quote_group, unquote_group
 __all__ = [
     "FORMAT",
     "MOST_ATTEMPTS",
+    "NOT_PLAIN",
     "Entry",
     "NewerFormat",
     "PlainEntry",
@@ -162,21 +163,17 @@ class PlainEntry(Struct, gc=False):
         )
 
 
-_decode_plain = Decoder(PlainEntry).decode
-
-
-def decode_plain(value: bytes) -> PlainEntry | None:
-    """None for whatever has to be looked at closely, which takes ten times as long."""
-    try:
-        return _decode_plain(value)
-    except (DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+decode_plain = Decoder(PlainEntry).decode
+"""Raises one of `NOT_PLAIN` for whatever has to be looked at closely, which takes ten times as long."""
+NOT_PLAIN = (DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_entry(value: bytes, log_offset: int) -> Entry:
     """Raises `NewerFormat`, or `Unreadable` for anything that is no entry."""
-    plain = decode_plain(value)
-    return _decode_closely(value, log_offset) if plain is None else plain.entry(log_offset)
+    try:
+        return decode_plain(value).entry(log_offset)
+    except NOT_PLAIN:
+        return _decode_closely(value, log_offset)
 
 
 def _decode_closely(value: bytes, log_offset: int) -> Entry:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from kafetrain.core.chain import chain_key
 from kafetrain.core.entries import packed_plain
-from kafetrain.core.entry import decode_plain
+from kafetrain.core.entry import NOT_PLAIN, decode_plain
 from kafetrain.core.lock_table import LockTable, SourceLocks
 from kafetrain.core.redirect_log import tombstone_key
 from kafetrain.record import Record, quote_group
@@ -28,20 +27,29 @@ def sources_by_name(table: LockTable, group: str, topic: str) -> dict[bytes, Sou
 
 def fill(sources: Mapping[bytes, SourceLocks], records: Iterable[Record], otherwise: Callable[[Record], None]) -> None:
     """Apply what is plain to `sources`, and have `otherwise` apply the rest; all in the order of the records."""
+    last, decode = None, decode_plain
     for record in records:
         name, _, digits = (record.key or b"").rpartition(b"/")
-        locks = sources.get(name)
-        if locks is None or not digits.isdigit() or len(digits) > MOST_DIGITS:
+        if name != last:
+            if (found := sources.get(name)) is None:
+                otherwise(record)
+                continue
+            last, locks = name, found
+            packed, kept, ended = locks.entries.packed, locks.chains.kept, locks.ended
+        if not digits.isdigit() or len(digits) > MOST_DIGITS:
             otherwise(record)
             continue
-        offset, value = int(digits), record.value
+        offset, at, value = int(digits), record.offset, record.value
         if value is None:
-            locks.end(offset, tombstone_key(record), record.offset)
-        elif (plain := decode_plain(value)) is None:
+            locks.end(offset, tombstone_key(record), at)
+            continue
+        try:
+            plain = decode(value)
+        except NOT_PLAIN:
             otherwise(record)
-        else:
-            packed = packed_plain(plain, record.offset)
-            if offset in locks.ended or locks.entries.packed.setdefault(offset, packed) is not packed:
-                locks.put(offset, plain.entry(record.offset))
-            else:
-                locks.add_to_chain(offset, chain_key(plain.key, offset))
+            continue
+        entry = packed_plain(plain, at)
+        if offset in ended or packed.setdefault(offset, entry) is not entry:
+            locks.put(offset, plain.entry(at))
+        elif kept.setdefault(key := offset if plain.key is None else plain.key, offset) is not offset:
+            locks.lengthen(key, offset)

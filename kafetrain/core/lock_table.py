@@ -110,12 +110,8 @@ class SourceLocks:
         for offset in [o for o, (_, at) in self.ended.items() if at < floor]:
             self._forget(offset)
 
-    def add_to_chain(self, offset: int, key: ChainKey) -> None:
+    def lengthen(self, key: ChainKey, offset: int) -> Chain:
         """The id has an entry and is in no chain yet."""
-        if self.chains.kept.setdefault(key, offset) is not offset:
-            self._lengthen(offset, key)
-
-    def _lengthen(self, offset: int, key: ChainKey) -> Chain:
         chain = self._chain(key)
         chain.add_open(offset)
         self.chains[key] = chain
@@ -123,7 +119,7 @@ class SourceLocks:
 
     def _add_open(self, offset: int, entry: Entry) -> Chain:
         self.entries[offset] = entry
-        return self._lengthen(offset, chain_key(entry.key, offset))
+        return self.lengthen(chain_key(entry.key, offset), offset)
 
     def _drop_open(self, offset: int) -> Chain:
         chain = self.chains[chain_key(self.entries.key(offset), offset)]
