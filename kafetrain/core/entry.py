@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from msgspec import DecodeError, Meta, Struct
-from msgspec.json import Decoder
+from msgspec import DecodeError, Meta, Struct, structs
+from msgspec.json import Decoder, Encoder
 
 from kafetrain.record import quote_group, unquote_group
 
@@ -63,8 +63,7 @@ class NewerFormat(ValueError):
         self.version = version
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct, gc=False):
     """One lock. Replaced as a whole, never changed in place; times are ms since the epoch."""
 
     key: bytes | None
@@ -102,7 +101,7 @@ class Entry:
 
     def died(self, dead_at: tuple[int, int]) -> Entry:
         """After its dead letter was written."""
-        return replace(self, state=State.DEAD, dead_at=dead_at, log_offset=-1)
+        return structs.replace(self, state=State.DEAD, dead_at=dead_at, log_offset=-1)
 
 
 def cut(text: str, limit: int = MAX_ERROR_BYTES) -> str:
@@ -111,25 +110,42 @@ def cut(text: str, limit: int = MAX_ERROR_BYTES) -> str:
     return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+class _Fields(Struct, omit_defaults=True, gc=False):
+    """As they stand in the log. The key is base64 there."""
+
+    v: int
+    key: bytes | None
+    state: State
+    attempt: int
+    due: int
+    first_failure: int | None = None
+    error_type: str | None = None
+    error: str | None = None
+    dlq_partition: int | None = None
+    dlq_offset: int | None = None
+    atomic: bool = False
+
+
+_encode = Encoder().encode
 
 
 def encode_entry(entry: Entry) -> bytes:
-    fields: dict[str, Any] = {
-        "v": FORMAT,
-        "key": None if entry.key is None else base64.b64encode(entry.key).decode(),
-        "state": entry.state.value,
-        "attempt": entry.attempt,
-        "due": entry.due_ms,
-        "first_failure": entry.first_failure_ms,
-    }
-    if entry.error_type is not None:
-        fields["error_type"], fields["error"] = entry.error_type, entry.error
-    if entry.dead_at is not None:
-        fields["dlq_partition"], fields["dlq_offset"] = entry.dead_at
-    if entry.atomic:
-        fields["atomic"] = True
-    return _encoder.encode(fields).encode()
+    dlq_partition, dlq_offset = entry.dead_at or (None, None)
+    return _encode(
+        _Fields(
+            FORMAT,
+            entry.key,
+            entry.state,
+            entry.attempt,
+            entry.due_ms,
+            entry.first_failure_ms,
+            entry.error_type,
+            entry.error,
+            dlq_partition,
+            dlq_offset,
+            entry.atomic,
+        )
+    )
 
 
 _Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]

@@ -12,7 +12,8 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from kafetrain.core.chain import Chain, ChainKey, Chains, chain_key
 from kafetrain.core.entries import Entries
@@ -43,7 +44,7 @@ class SourceLocks:
                 return None
             known = self.entries[offset]
             if not entry.readable and known.readable:  # keep what we know of it; only its offset is news
-                entry = replace(known, log_offset=entry.log_offset)
+                entry = structs.replace(known, log_offset=entry.log_offset)
             if known.key == entry.key:
                 self.entries[offset] = entry
                 return self.chains[chain_key(entry.key, offset)]
@@ -84,7 +85,7 @@ class SourceLocks:
             return None
         entry = self.entries[offset]
         self._drop_open(offset)
-        return self._add_open(offset, replace(entry, key=key, attempt=attempt, due_ms=due_ms, readable=True))
+        return self._add_open(offset, structs.replace(entry, key=key, attempt=attempt, due_ms=due_ms, readable=True))
 
     def later_id_known(self, chain: Chain, offset: int) -> bool:
         """Is a later id of the chain known in any state, written since the floor?"""

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from loguru import logger
+from msgspec import structs
 
 from kafetrain.client.ports import ClientError, ConsumerPort
 from kafetrain.core.chain import ChainKey, chain_key
@@ -114,7 +115,7 @@ class Controls:
             return
         if held is not None:
             held.busy = True  # or it might run while its entry is written, and its outcome be undone by that
-        entry = replace(entry, due_ms=now_ms, log_offset=-1)
+        entry = structs.replace(entry, due_ms=now_ms, log_offset=-1)
         headers, write = audit_headers(control.audit), self._outcomes.writes(self._part).entry
         work = partial(write, self._outcomes.topic, control.id, entry, headers)
         self._part.lay_aside(chain)

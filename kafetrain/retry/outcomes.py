@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -166,7 +165,7 @@ class Outcomes:
             failures, self._settings.max_retries, entry.first_failure_ms, now_ms, self._settings.maximum_attempts_age
         )
         given = SourceView(source, entry, self._settings.max_retries)
-        entry = replace(entry, key=source.key).failed(
+        entry = structs.replace(entry, key=source.key).failed(
             due_ms=due_after(error, failures, self._settings.backoff, now_ms) if retry else now_ms,
             now_ms=now_ms,
             error_type=type(error).__name__,

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from loguru import logger
+from msgspec import structs
 
 from kafetrain.clock import Clock
 from kafetrain.core.chain import chain_key
@@ -175,7 +176,7 @@ class OwnRetryLoop:
                 self._sequencer.run(self._writes.tombstone(topic, control.id, key, headers)).result()
         elif control.action == Action.RETRY_NOW:
             if entry is not None and entry.state is State.PENDING and entry.due_ms > now_ms:
-                due = replace(entry, due_ms=now_ms, log_offset=-1)
+                due = structs.replace(entry, due_ms=now_ms, log_offset=-1)
                 self._sequencer.run(self._writes.entry(topic, control.id, due, headers)).result()
         else:
             logger.bind(topic=control.id.topic, partition=control.id.partition, offset=control.id.offset).error(
@@ -241,7 +242,8 @@ class OwnRetryLoop:
         return Outcome.DEAD_LETTERED
 
     def _append(self, found: _Found, entry: Entry, outcome: Outcome) -> Sequence[Outcome]:
-        yield from self._writes.retry_record(found.claim.topic, found.source, replace(entry, key=found.source.key))
+        entry = structs.replace(entry, key=found.source.key)
+        yield from self._writes.retry_record(found.claim.topic, found.source, entry)
         return outcome
 
     def _park(self, found: _Found, entry: Entry) -> Sequence[Outcome]:

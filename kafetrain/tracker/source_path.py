@@ -8,11 +8,11 @@ before is durable, and then waits for its entry: a later entry in the log has to
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from loguru import logger
+from msgspec import structs
 
 from kafetrain.clock import Clock
 from kafetrain.core.chain import chain_key
@@ -188,7 +188,7 @@ class SourcePath:
     def _repeat(self, turn: Turn, known: Entry) -> Sequence[Outcome]:
         turn.check_ours()
         claim, source = turn.claim, turn.source
-        yield from self._writes_of(claim).retry_record(claim.topic, source, replace(known, key=source.key))
+        yield from self._writes_of(claim).retry_record(claim.topic, source, structs.replace(known, key=source.key))
         return Outcome.SIDELINED
 
     def _die(self, turn: Turn, entry: Entry, why: DeadLetter, error: BaseException) -> Sequence[Outcome]:

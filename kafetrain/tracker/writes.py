@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from kafetrain.client.ports import ClientError, OutgoingRecord, RecordTooLargeForClientError
 from kafetrain.clock import Clock
@@ -142,10 +142,10 @@ class Writes:
         redirect = self._redirect(topic, id.partition)
         yield from self._register(topic, redirect, id)
         if self._atomic:
-            entry = replace(entry, atomic=True)
+            entry = structs.replace(entry, atomic=True)
         out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry), headers)
         offset = yield from self._write("lock", id, out)
-        entry = replace(entry, log_offset=offset)
+        entry = structs.replace(entry, log_offset=offset)
         self.when_durable(partial(self._state.put, redirect, id.partition, id.offset, entry))
         return entry
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kafetrain.core.entry import (
     MOST_ATTEMPTS,
@@ -75,7 +75,7 @@ def test_what_is_read_quickly_is_what_a_closer_look_finds(fields: dict[str, obje
     assert plain.entry(7) == _decode_closely(text, 7)
 
 
-@given(entries.map(lambda entry: replace(entry, state=State.PENDING, dead_at=None)))
+@given(entries.map(lambda entry: structs.replace(entry, state=State.PENDING, dead_at=None)))
 def test_what_we_write_of_a_pending_id_is_read_quickly(entry: Entry) -> None:
     assert decode_plain(encode_entry(entry)).entry(7) == entry
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kafetrain.core.entry import Entry, State, encode_entry
 from kafetrain.core.filling import fill, sources_by_name
@@ -138,15 +139,22 @@ def test_new_locks_rewritten_ones_and_tombstones_need_no_closer_look() -> None:
     table = LockTable()
     table.source(0)
     entry = Entry(b"k", attempt=1, due_ms=5, first_failure_ms=4, error_type="E", error="no")
-    told = [entry, replace(entry, attempt=2), Entry(b"k"), replace(entry, key=None), replace(entry, atomic=True), None]
+    told = [
+        entry,
+        structs.replace(entry, attempt=2),
+        Entry(b"k"),
+        structs.replace(entry, key=None),
+        structs.replace(entry, atomic=True),
+        None,
+    ]
     records = [
         Logged(at, str(MessageId(GROUP, TOPIC, 0, at // 2)).encode(), None if one is None else encode_entry(one))
         for at, one in enumerate(told)
     ]
     assert many(table, records) == []
     assert table.source(0).entries == {
-        0: replace(entry, attempt=2, log_offset=1),
-        1: replace(entry, key=None, log_offset=3),
+        0: structs.replace(entry, attempt=2, log_offset=1),
+        1: structs.replace(entry, key=None, log_offset=3),
     }
     assert set(table.source(0).ended) == {2}
 
@@ -156,7 +164,7 @@ def test_what_needs_a_closer_look_gets_it_in_its_turn() -> None:
     table = LockTable()
     table.source(0)
     name, entry = str(MessageId(GROUP, TOPIC, 0, 1)).encode(), Entry(b"k", attempt=1)
-    told = [entry, entry.died((0, 9)), replace(entry, attempt=3)]
+    told = [entry, entry.died((0, 9)), structs.replace(entry, attempt=3)]
     records = [Logged(at, name, encode_entry(one)) for at, one in enumerate(told)]
     assert many(table, records) == records[1:2]
-    assert table.source(0).entries[1] == replace(entry, attempt=3, log_offset=2)
+    assert table.source(0).entries[1] == structs.replace(entry, attempt=3, log_offset=2)

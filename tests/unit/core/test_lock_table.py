@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from kafetrain.core.chain import chain_key
 from kafetrain.core.entry import Entry, State
@@ -14,7 +13,7 @@ from kafetrain.core.lock_table import LockTable, SourceLocks
 
 
 def pending(key: bytes | None, at: int, **changed: object) -> Entry:
-    return replace(Entry(key, log_offset=at), **changed)  # type: ignore[arg-type]
+    return structs.replace(Entry(key, log_offset=at), **changed)
 
 
 def test_a_chain_is_in_source_order_whatever_the_order_in_the_log() -> None:

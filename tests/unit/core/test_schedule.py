@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+
+from msgspec import structs
 
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.lock_table import LockTable
@@ -187,4 +188,4 @@ def test_an_entry_is_a_value() -> None:
     entry = Entry(b"k")
     failed = entry.failed(due_ms=5, now_ms=1, error_type="E", error="e")
     assert entry == Entry(b"k")
-    assert replace(failed, log_offset=9) != failed
+    assert structs.replace(failed, log_offset=9) != failed
