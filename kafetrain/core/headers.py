@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from kafetrain.core.control import Audit, Control
 from kafetrain.core.entry import MOST_ATTEMPTS, Entry, cut
-from kafetrain.record import DlqHeader, Headers, MessageId, Record, RetryHeader, decimal
+from kafetrain.record import MOST_DIGITS, DlqHeader, Headers, MessageId, Record, RetryHeader, decimal
 
 __all__ = [
     "DeadLetterState",
@@ -263,6 +263,8 @@ def _number(ours: dict[str, bytes], name: str, default: int | None = None) -> in
         if default is None:
             raise Malformed(f"no {name}")
         return default
+    if digits.isdigit() and len(digits) < MOST_DIGITS:
+        return int(digits)
     if (found := decimal(digits.removeprefix(b"-"))) is None:
         raise Malformed(f"{name} is no number")
     return -found if digits.startswith(b"-") else found

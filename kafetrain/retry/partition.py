@@ -223,4 +223,6 @@ class RetryPartition:
 
 
 def _size(record: Record) -> int:
-    return len(record.key or b"") + len(record.value or b"") + sum([len(n) + len(v or b"") for n, v in record.headers])
+    names, values = zip(*record.headers, strict=True)
+    sizes = sum(map(len, names)) + sum(map(len, filter(None, values)))
+    return len(record.key or b"") + len(record.value or b"") + sizes

@@ -13,24 +13,33 @@ __all__ = ["SourceView"]
 class SourceView:
     """Topic, partition, offset, timestamp and headers of the source record; `x-retry-*` headers behind them."""
 
-    __slots__ = ("headers", "key", "offset", "partition", "timestamp", "topic", "value")
+    __slots__ = ("_entry", "_headers", "_max_retries", "_source", "key", "offset", "partition", "topic", "value")
 
     def __init__(self, source: SourceRecord, entry: Entry, max_retries: int | None) -> None:
-        self.topic = source.id.topic
-        self.partition = source.id.partition
-        self.offset = source.id.offset
+        self._source, self._entry, self._max_retries = source, entry, max_retries
+        self._headers: Headers | None = None
+        _, self.topic, self.partition, self.offset = source.id
         self.key = source.key
         self.value = source.value
-        self.timestamp = source.timestamp_ms
-        self.headers: Headers = retry_headers(
-            source.id,
-            source.headers,
-            timestamp_ms=source.timestamp_ms,
-            entry=entry,
-            max_retries=max_retries,
-            transform=source.transform,
-            nulls_as_empty=False,
-        )
+
+    @property
+    def timestamp(self) -> int:
+        return self._source.timestamp_ms
+
+    @property
+    def headers(self) -> Headers:
+        if self._headers is None:  # most handlers never ask
+            source = self._source
+            self._headers = retry_headers(
+                source.id,
+                source.headers,
+                timestamp_ms=source.timestamp_ms,
+                entry=self._entry,
+                max_retries=self._max_retries,
+                transform=source.transform,
+                nulls_as_empty=False,
+            )
+        return self._headers
 
     def __repr__(self) -> str:
         return f"<retried record {self.topic}[{self.partition}]@{self.offset}>"
