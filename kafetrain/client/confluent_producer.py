@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from loguru import logger
 
 from kafetrain.client.confluent_errors import client_error, error_of
-from kafetrain.client.ports import AdminPort, ClientError, OutgoingRecord
+from kafetrain.client.ports import AdminPort, ClientError, OutgoingRecord, size_of
 from kafetrain.futures import LightFuture
 
 __all__ = ["ConfluentProducer"]
@@ -39,12 +39,15 @@ class _Open(LightFuture[int]):
 
     def __init__(self, record: OutgoingRecord, owner: ConfluentProducer) -> None:
         super().__init__()
-        self.record, self._owner = record, owner
-        self.size_bytes = _size(record)
+        self.topic, self.partition, self._owner = record.topic, record.partition, owner
+        self.size_bytes = size_of(record)
         self.number = 0
 
-    def delivered(self, error: Any, message: Any) -> None:
-        """For the library."""
+    def __str__(self) -> str:
+        return f"sending to {self.topic}[{self.partition}]"
+
+    def __call__(self, error: Any, message: Any) -> None:
+        """For the library: it was delivered, or not."""
         self._owner._delivered(self, error, message)
 
 
@@ -81,7 +84,7 @@ class ConfluentProducer:
             one.set_exception(error)
             return one
         try:
-            self._produce(record, one.delivered, deadline)
+            self._produce(record, one, deadline)
         except Exception as error:
             self._broken_by(error)
             self._end(one, error)
@@ -140,10 +143,10 @@ class ConfluentProducer:
                 lambda: self._is_closed or self._fits(size), max(0.0, deadline - time.monotonic())
             )
             if self._is_closed:
-                raise ClientError(f"{_doing(one.record)}: the producer is closed")
+                raise ClientError(f"{one}: the producer is closed")
             if not has_room:
                 why = f"{len(self._open)} records of {self._open_bytes} bytes are not acknowledged yet"
-                raise ClientError(f"{_doing(one.record)}: {why}", retriable=True)
+                raise ClientError(f"{one}: {why}", retriable=True)
             one.number = self._last_number = self._last_number + 1
             self._open[one.number] = one
             self._open_bytes += size
@@ -210,7 +213,7 @@ class ConfluentProducer:
         if error is None:
             one.set_result(offset)
         else:
-            one.set_exception(self._failure(error, _doing(one.record)))
+            one.set_exception(self._failure(error, str(one)))
 
     def _failure(self, error: Any, doing: str) -> ClientError:
         if isinstance(error, ClientError):
@@ -252,8 +255,3 @@ def _purge(producer: Any) -> None:
 
 def _doing(record: OutgoingRecord) -> str:
     return f"sending to {record.topic}[{record.partition}]"
-
-
-def _size(record: OutgoingRecord) -> int:
-    headers = sum([len(name) + len(value or b"") for name, value in record.headers])
-    return len(record.key or b"") + len(record.value or b"") + headers

@@ -24,7 +24,7 @@ from kafetrain.client.kafka_python_workarounds import (
     keep_producer_usable_after_rejections,
     send_nothing_that_has_failed,
 )
-from kafetrain.client.ports import ClientError, OutgoingRecord
+from kafetrain.client.ports import ClientError, OutgoingRecord, size_of
 from kafetrain.futures import LightFuture
 
 __all__ = ["KafkaPythonProducer", "Open", "append"]
@@ -45,13 +45,13 @@ class Open(LightFuture[int]):
 
     def __init__(self, record: OutgoingRecord, deadline: float, owner: KafkaPythonProducer) -> None:
         super().__init__()
-        self.record, self.deadline, self._owner = record, deadline, owner
-        self.size_bytes = _size(record)
+        self.topic, self.partition, self.deadline, self._owner = record.topic, record.partition, deadline, owner
+        self.size_bytes = size_of(record)
         self.number = 0
         self.producer: Any = None  # that it was handed to
 
     def __str__(self) -> str:
-        return f"sending to {self.record.topic}[{self.record.partition}]"
+        return f"sending to {self.topic}[{self.partition}]"
 
     # For the library
 
@@ -112,7 +112,7 @@ class KafkaPythonProducer:
                 self._open[one.number] = one
                 self._open_bytes += one.size_bytes
         if refusal is None:
-            self._hand_over(one)
+            self._hand_over(one, record)
         else:
             one.set_exception(refusal)
         return one
@@ -134,11 +134,11 @@ class KafkaPythonProducer:
         self._replace(self._producer, max(1.0, deadline - time.monotonic()))
         self._watchdog.join(ABANDON_TIMEOUT_S)
 
-    def _hand_over(self, one: Open) -> None:
+    def _hand_over(self, one: Open, record: OutgoingRecord) -> None:
         """Give the record to the library. Errors end its future."""
         try:
             one.producer = self._working_producer()
-            sent = self._send(one.producer, one.record)
+            sent = self._send(one.producer, record)
         except Exception as error:
             self._failed(one, error)
             return
@@ -301,8 +301,3 @@ def _gets_stuck(producer: Any) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def _size(record: OutgoingRecord) -> int:
-    headers = sum([len(name) + len(value or b"") for name, value in record.headers])
-    return len(record.key or b"") + len(record.value or b"") + headers

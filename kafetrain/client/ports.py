@@ -34,6 +34,7 @@ __all__ = [
     "TopicSpec",
     "TransactionalClient",
     "TransactionalProducerPort",
+    "size_of",
 ]
 
 
@@ -92,6 +93,15 @@ class OutgoingRecord(Struct, frozen=True, gc=False):
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int | None = None
+
+
+def size_of(record: Record | OutgoingRecord) -> int:
+    """Bytes of its key, its value and its headers."""
+    size = len(record.key or b"") + len(record.value or b"")
+    if record.headers:
+        names, values = zip(*record.headers, strict=True)
+        size += sum(map(len, names)) + sum(map(len, filter(None, values)))
+    return size
 
 
 class RebalanceEvents(Protocol):

@@ -1,7 +1,7 @@
 """The ids of one key of a source partition, and all chains of a partition.
 
-There may be a million keys in retry, most with one record. Such a chain is kept as that record's offset alone, and is a
-`Chain` again for as long as somebody looks at it.
+There may be a million keys in retry, most with one record. Such a chain is kept as a number, and is a `Chain` again for
+as long as somebody looks at it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Chains(MutableMapping[ChainKey, Chain]):
 
     def __init__(self) -> None:
         self.kept: dict[ChainKey, Chain | int] = {}
-        """A chain of one open id is kept as that id. Whether there is any, the healthy path asks here."""
+        """A chain of one open id is kept as its offset, one of an ended id as that one's complement, below zero.
+        Whether there is any, the healthy path asks here."""
 
     def __getitem__(self, key: ChainKey) -> Chain:
         if (chain := self.get(key)) is None:
@@ -89,14 +90,19 @@ class Chains(MutableMapping[ChainKey, Chain]):
         if isinstance(kept, Chain):
             return kept
         chain = Chain(key)
-        chain.open.append(kept)
+        if kept >= 0:
+            chain.open.append(kept)
+        else:
+            chain.ended = {~kept}
         return chain
 
     def __setitem__(self, key: ChainKey, chain: Chain) -> None:
-        if chain.ended or len(chain.open) > 1:
+        if len(chain.open) + len(chain.ended) > 1:
             self.kept[key] = chain
         elif chain.open:
             self.kept[key] = chain.open[0]
+        elif chain.ended:
+            self.kept[key] = ~next(iter(chain.ended))
         else:
             self.kept.pop(key, None)
 

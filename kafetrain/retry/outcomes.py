@@ -200,15 +200,7 @@ class Outcomes:
         part.open_work += 1
         part.open_writes += 1
         written = self._parts.path_of(part.claim).run(work, part.claim, completes)
-        written.add_done_callback(lambda done: self.inbox.put(partial(self._written, part, done, then)))
-
-    def _written(self, part: RetryPartition, written: Future[Any], then: Callable[[], object]) -> None:
-        part.open_work -= 1
-        part.open_writes -= 1
-        if part.gone:  # its next owner is delivered the record again, whether this was written or not
-            return
-        written.result()  # raises
-        then()
+        written.add_done_callback(_Written(self.inbox, part, then))
 
     def _drop(self, part: RetryPartition, held: Held) -> None:
         with self._state.mutex:
@@ -223,6 +215,30 @@ class Outcomes:
         if held.record is None:
             raise RuntimeError("a record without its payload is never under way")
         return source_of(held.record, held.info or decode_retry(held.record))
+
+
+class _Written:
+    """What follows a write, in the inbox once that has ended."""
+
+    __slots__ = ("_ended", "_inbox", "_part", "_then")
+
+    def __init__(
+        self, inbox: SimpleQueue[Callable[[], None]], part: RetryPartition, then: Callable[[], object]
+    ) -> None:
+        self._inbox, self._part, self._then = inbox, part, then
+
+    def __call__(self, ended: Future[Any]) -> None:
+        self._ended = ended
+        self._inbox.put(self._settle)
+
+    def _settle(self) -> None:
+        part = self._part
+        part.open_work -= 1
+        part.open_writes -= 1
+        if part.gone:  # its next owner is delivered the record again, whether this was written or not
+            return
+        self._ended.result()  # raises
+        self._then()
 
 
 def _still_ours(part: RetryPartition) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from kafetrain.client.ports import Committed
+from kafetrain.client.ports import Committed, size_of
 from kafetrain.core.chain import ChainKey, chain_key
 from kafetrain.core.control import Control
 from kafetrain.core.entry import Entry, State
@@ -139,7 +139,7 @@ class RetryPartition:
         locks.repair(offset, record.key, info.attempt, info.due_ms)
         if not locks.entries.has_pending(offset):
             return False  # it has ended
-        if not self.schedule.hold(Held((partition, offset), record.offset, record, _size(record), info)):
+        if not self.schedule.hold(Held((partition, offset), record.offset, record, size_of(record), info)):
             return False  # a second copy
         self.schedule.touch(partition, chain_key(locks.entries.key(offset), offset))
         return True
@@ -220,9 +220,3 @@ class RetryPartition:
                 and (partition, offset) not in known
             ):
                 yield partition, offset, entry
-
-
-def _size(record: Record) -> int:
-    names, values = zip(*record.headers, strict=True)
-    sizes = sum(map(len, names)) + sum(map(len, filter(None, values)))
-    return len(record.key or b"") + len(record.value or b"") + sizes

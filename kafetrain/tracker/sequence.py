@@ -94,7 +94,7 @@ class Sequencer:
         except BaseException as error:
             running.set_exception(error)
         else:
-            awaited.add_done_callback(running.acknowledged)
+            awaited.add_done_callback(running)
             return
         with self._mutex:
             self._open.discard(running)
@@ -109,6 +109,7 @@ class Running(LightFuture[T]):
     queue: SimpleQueue[Running[Any]]
     write: Future[Any] | None = None
 
-    def acknowledged(self, write: Future[Any]) -> None:
+    def __call__(self, write: Future[Any]) -> None:
+        """The write has ended."""
         self.write = write
         self.queue.put(self)

@@ -116,8 +116,11 @@ class SourcePath:
             claim.under_way.add(turn)
         if claim.path is not None:
             self._run_after(before, claim.path, turn)
+        elif before is not None:
+            self._sequencer.run(self._after(before, turn), turn)
         else:
-            self._sequencer.run(sequence if before is None else self._after(before, turn), turn)
+            turn.error = None  # its traceback is a dozen objects, for as long as the writes take
+            self._sequencer.run(sequence, turn)
         return Pending(outcome, turn)
 
     def _run_after(self, before: Future[Any] | None, path: WritePath, turn: Turn) -> None:

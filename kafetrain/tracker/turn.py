@@ -36,7 +36,8 @@ class Turn(Running[Outcome]):
         self._tracked = state
         self.claim, self.key, self.source = claim, key, source
         self.error, self.die = error, die
-        """Its handler ran and failed. `die`: it is to be a dead letter, whatever kind of error that is."""
+        """Until it is decided on: what its handler raised, should that have run. `die`: it is to be a dead letter,
+        whatever kind of error that is."""
         self._over: LightFuture[None] | None = None
 
     def over(self) -> Future[None]:
