@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,7 @@ def run(
     if not reload:  # with it, an app that is broken now may be mended in a moment
         found = load_app(app)
     if workers == 1 and not reload:
+        gc.freeze()  # what was imported is never garbage: the collector need not look through it
         found.run()
         return
     same = ["run", app, "--is-child", "--log-level", log_level, *(["--json-logs"] if json_logs else [])]

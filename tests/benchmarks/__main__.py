@@ -6,6 +6,7 @@ python -m tests.benchmarks [NAME ...] [--clients NAME ...] [--pairs N] [--runs N
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ def main() -> None:
     scale = Scale(args.clients, args.pairs, args.runs, args.share)
     console, blocks = Console(), []
     console.print(f"Python {platform.python_version()}, {platform.machine()}")
+    gc.freeze()  # as `kafetrain run` does
     with kafka_broker(allow_embedded=False) as broker:
         for name in args.names or BENCHMARKS:
             for block in BENCHMARKS[name](broker, scale):
