@@ -57,9 +57,11 @@ class RedirectReader:
     def step(self) -> None:
         """Take new claims, read on, make claims ready, forget what cannot matter any more."""
         self._look_for_partners()
-        self._take_claims()
+        taken = self._take_claims()
         if self._passed:
             self._rebuild()
+        if taken:
+            self._settle_claims()  # what is read already need not wait for what comes next
         if self._state.tables:
             self._read()
         else:
@@ -89,7 +91,8 @@ class RedirectReader:
             except KafetrainError as error:
                 logger.bind(topic=name).warning("auxiliary topics not grown, trying again: {}", error)
 
-    def _take_claims(self) -> None:
+    def _take_claims(self) -> bool:
+        """True: some know now how far their locks are to be restored."""
         state = self._state
         with state.mutex:
             needed = {claim.redirect for claim in state.all_claims() if claim.redirect is not None}
@@ -111,6 +114,7 @@ class RedirectReader:
                 self._restore(new)
             except ClientError as error:
                 self._no_progress(new, error)
+        return bool(new)
 
     def _unneeded(self, needed: set[TopicPartition]) -> list[TopicPartition]:
         """Tables that nobody has needed for a while. Most partitions come back right after a rebalance."""

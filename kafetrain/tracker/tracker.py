@@ -82,6 +82,7 @@ class ErrorTracker:
             self.state.add_topic(prepare_topics(parts.admin, self.settings, topic, clock=self.clock))
             prepared = self.state.topic(topic)
             names = prepared.names
+            claimed: list[tuple[Side, TopicPartition]] = []
             for side, name, count in (
                 (Side.SOURCE, names.source, prepared.source_partitions),
                 (Side.RETRY, names.retry, prepared.partitions[names.retry]),
@@ -90,8 +91,9 @@ class ErrorTracker:
                     continue
                 partnered = [n for n in range(count) if self.state.redirect_of(side, prepared, n) is not None]
                 self.state.claim(side, prepared, partnered, set_start=side is Side.SOURCE)
-                for number in partnered:
-                    self.state.ready_claim(side, TopicPartition(name, number))
+                claimed += [(side, TopicPartition(name, number)) for number in partnered]
+            for side, place in claimed:
+                self.state.ready_claim(side, place)
         except BaseException:
             self.state.drop_topic(topic)
             if not self.state.topics:
