@@ -78,6 +78,8 @@ class ConsumerThread:
         until nobody polls."""
         self._unsettled: set[TopicPartition] = set()  # assigned, at a position that is not known yet
         self._library_paused: set[TopicPartition] = set()
+        self._begin_at: dict[TopicPartition, int] = {}
+        """Of those that the library pauses: where it was told to go meanwhile."""
         self._settle_at = 0.0
         self._gets_full_batches = False
         self.failure: BaseException | None = None
@@ -229,6 +231,9 @@ class ConsumerThread:
         self._library_paused -= going_on
         if going_on:
             self._consumer.resume([LibraryPartition(*place) for place in going_on])
+        # Of a resume alone, the thread that fetches takes notice up to a second later.
+        for place in going_on & self._begin_at.keys():
+            self._consumer.seek(LibraryPartition(*place, self._begin_at.pop(place)))
 
     def seek(self, place: TopicPartition, next_offset: int) -> None:
         """Of a partition of the group."""
@@ -238,6 +243,8 @@ class ConsumerThread:
                 try:
                     self._consumer.seek(LibraryPartition(*place, next_offset))
                     self._unsettled.discard(place)
+                    if place in self._library_paused:
+                        self._begin_at[place] = next_offset
                     return
                 except KafkaException:  # assigned, and not taken up by the library yet
                     if time.monotonic() > deadline:
@@ -251,6 +258,8 @@ class ConsumerThread:
         try:
             if gone:
                 self._consumer.incremental_unassign([LibraryPartition(*place) for place in gone])
+            for topic in {place.topic for place in positions}:
+                self._make_known(topic)
             if positions:
                 self._consumer.incremental_assign([LibraryPartition(*p, offset) for p, offset in positions.items()])
             self._library_paused -= set(gone)
@@ -258,6 +267,13 @@ class ConsumerThread:
                 self.pause(paused)
         finally:
             self._inbox.moved(positions)
+
+    def _make_known(self, topic: str) -> None:
+        """Where its leaders are: left alone, the library looks for them when it has waited for half a second."""
+        try:
+            self._consumer.list_topics(topic, SETTLE_TIMEOUT_S)
+        except KafkaException as error:
+            logger.debug("{}: {}", self._name, client_error(error, f"looking for the leaders of {topic}"))
 
     def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         # The broker checks that we are a member, not that the partition is ours: a late commit would move the new
@@ -286,6 +302,8 @@ class ConsumerThread:
                 offset = self._reset_position(place) if committed is None else committed
                 self._consumer.seek(LibraryPartition(*place, offset))
                 self._unsettled.discard(place)
+                if place in self._library_paused:
+                    self._begin_at[place] = offset
                 self._inbox.begins_at(place, offset)
         except (KafkaException, ClientError) as error:
             found = error_of(error)
@@ -379,6 +397,8 @@ class ConsumerThread:
         self._inbox.forget(places)
         self._unsettled -= places
         self._library_paused -= places
+        for place in places:
+            self._begin_at.pop(place, None)
         self.ours -= places
 
     def _are_lost(self, places: frozenset[TopicPartition]) -> None:
