@@ -1,8 +1,8 @@
 """The source path: what becomes of a record that was consumed from its own topic.
 
-Where a partition holds no locks at all, a record costs two dictionary look-ups. Otherwise the rules decide, with the
-mutex held. Records of one key must come here one after the other; the next may come before the redirect of the one
-before is durable, and then waits for its entry: a later entry in the log has to prove that every earlier one is there.
+A record of whose key nothing is known costs a few dictionary look-ups. Otherwise the rules decide, with the mutex held.
+Records of one key must come here one after the other; the next may come before the redirect of the one before is
+durable, and then waits for its entry: a later entry in the log has to prove that every earlier one is there.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SourcePath:
         Raises on: `Pause`, and what is no `Exception` (`KeyboardInterrupt`, `SystemExit`); then nothing was written.
         """
         claim = self._state.source_claims.get((record.topic, record.partition))  # type: ignore[call-overload]  # a TopicPartition is such a tuple; building one would cost more than the look-up
-        if claim is None or not claim.is_calm():
+        if claim is None or not claim.may_run(record):
             claim = self.claim_of(record)
             if not self._is_free(claim, record):
                 return self._start(claim, record, None)

@@ -19,7 +19,7 @@ from kafetrain.core.chain import Chain, ChainKey
 from kafetrain.core.entry import Entry, Registration
 from kafetrain.core.lock_table import LockTable, SourceLocks
 from kafetrain.errors import KafetrainError, NotTrackedError
-from kafetrain.record import TopicPartition
+from kafetrain.record import Record, TopicPartition
 from kafetrain.topic_setup import PreparedTopics
 
 if TYPE_CHECKING:
@@ -79,10 +79,19 @@ class Claim:
     under_way: set[Future[Any]] = field(default_factory=set)
     """Source side: redirects that are not durable yet."""
 
-    def is_calm(self) -> bool:
-        """No lock and no redirect: any record may run without a further look. Any thread, without the mutex."""
+    def may_run(self, record: Record) -> bool:
+        """Nothing is known of the record and of its key: it may run without a further look. Any thread, without the
+        mutex, as long as records of a key come one after the other: what became of the one before is known by then.
+        """
+        key = record.key
+        if key is None:
+            key = record.offset
+        elif type(key) is not bytes:
+            return False
         # In this order: a redirect that ends moves its record from `writing` to the chains.
-        return not (self.writing or self.locks.chains) and self.ready and not self.released
+        if key in self.writing or key in self.locks.chains.kept or record.offset in self.locks.entries.packed:
+            return False
+        return self.ready and not self.released
 
     @property
     def is_writing(self) -> bool:

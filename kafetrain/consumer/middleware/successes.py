@@ -28,13 +28,13 @@ class _NeverLocked:
     def __init__(self) -> None:
         self.locks = self.chains = self
 
-    def is_calm(self) -> bool:
+    def may_run(self, record: Record) -> bool:
         return True
 
 
 class SuccessesFirst:
     """The handler of one partition. It runs first, and middlewares are called with what came of it, should that be
-    anything but None; where the partition has locks, they are called before it, as always.
+    anything but None; where there is a lock of the record's key, they are called before it, as always.
 
     `claim`: on the partition; None where nobody keeps locks.
     """
@@ -45,7 +45,7 @@ class SuccessesFirst:
         self._full = compose(middlewares, handler)
 
     def __call__(self, record: Record) -> object:
-        if not self._claim.is_calm():
+        if not self._claim.may_run(record):
             return self._full(record)
         try:
             result = self._handler(record)
@@ -60,12 +60,12 @@ class SuccessesFirst:
         have run, or the worker leaves.
         """
         claim, handler = self._claim, self._handler
-        if not claim.is_calm():
-            return self._full
         try:
             for at in range(run.done, len(records)):
-                # is_calm() once more, spelled out: a call for each record would cost as much as all the rest.
-                if claim.writing or claim.locks.chains.kept or claim.released or not claim.ready:
+                # What `may_run` asks, as far as it can be asked of all records together, spelled out: a call for each
+                # would cost as much as all the rest.
+                any_locks = claim.writing or claim.locks.chains.kept
+                if (any_locks or claim.released or not claim.ready) and not claim.may_run(records[at]):
                     return self._full
                 if worker.leaving:
                     return None

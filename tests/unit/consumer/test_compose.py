@@ -33,16 +33,14 @@ class Seen:
         return result
 
 
-class Locked:
-    released = False
-
-    def is_calm(self) -> bool:
-        return False
-
-
-LOCKED: Any = Locked()
 PREPARED: Any = None
-RECORD: Any = SimpleNamespace(topic="t", partition=0, offset=0)
+
+
+def record(offset: int = 0, key: Any = b"k") -> Any:
+    return SimpleNamespace(topic="t", partition=0, offset=offset, key=key)
+
+
+RECORD = record()
 
 
 def test_a_success_skips_middlewares_that_ask_for_it() -> None:
@@ -60,10 +58,28 @@ def test_one_middleware_that_wants_each_record_brings_all_back() -> None:
     assert quiet.results == eager.results == [None]
 
 
-def test_locks_in_the_partition_bring_all_back() -> None:
+@pytest.mark.parametrize(
+    ("locked", "also_seen"),
+    [
+        (record(1), True),
+        (record(1, b"other"), False),
+        (record(1, bytearray(b"other")), True),
+        (record(7, b"other"), True),
+        (record(7, None), True),
+        (record(1, None), False),
+    ],
+)
+def test_a_lock_of_its_key_or_of_itself_brings_all_back(locked: Any, also_seen: bool) -> None:
+    claim = Claim(Side.SOURCE, PREPARED, 0, None, ready=True)
+    claim.locks.put(0, Entry(b"k", log_offset=1))
+    claim.locks.put(7, Entry(None, log_offset=2, readable=False))
     quiet = Seen(skips_successes=True)
-    compose_for_successes([quiet], lambda record: None, LOCKED)(RECORD)
-    assert quiet.results == [None]
+    call = compose_for_successes([quiet], lambda record: None, claim)
+    call(locked)
+    assert quiet.results == [None] * also_seen
+    claim.released = True
+    call(record(1, b"other"))
+    assert quiet.results == [None] * (also_seen + 1)
 
 
 def test_a_failure_runs_the_handler_once_and_the_middlewares_see_it() -> None:
@@ -122,7 +138,7 @@ def successes(handler: Handler, claim: Claim | None = None) -> SuccessesFirst:
     return composed
 
 
-RECORDS: list[Any] = [SimpleNamespace(topic="t", partition=0, offset=offset) for offset in range(5)]
+RECORDS: list[Any] = [record(offset, b"%d" % offset) for offset in range(5)]
 
 
 def test_a_batch_runs_to_its_end_where_all_succeed() -> None:
@@ -153,23 +169,23 @@ def test_a_batch_stops_at_a_failure_which_is_told_without_running_the_handler_ag
     assert ran == [0, 1, 2, 3, 4]
 
 
-def test_a_lock_that_appears_in_the_middle_of_a_batch_stops_it() -> None:
-    """The next record may be of the locked key: it goes through the middlewares before its handler."""
+def test_a_lock_of_its_key_that_appears_in_the_middle_of_a_batch_stops_it() -> None:
+    """The next record of the locked key goes through the middlewares before its handler; others need not."""
     claim = Claim(Side.SOURCE, PREPARED, 0, None, ready=True)
 
     def locking(record: Any) -> None:
         if record.offset == 1:
-            claim.locks.put(0, Entry(b"k", due_ms=0, log_offset=7))
+            claim.locks.put(0, Entry(b"3", due_ms=0, log_offset=7))
 
     batch = Batch()
     quiet = Seen(skips_successes=True)
     composed = compose_for_successes([quiet], locking, claim)
     assert isinstance(composed, SuccessesFirst)
     call = composed.run(RECORDS, batch, batch)
-    assert batch.done == 2
+    assert batch.done == 3
     assert quiet.results == []
     assert call is not None
-    call(RECORDS[2])
+    call(RECORDS[3])
     assert quiet.results == [None]
 
 

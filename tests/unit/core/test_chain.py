@@ -21,7 +21,8 @@ def test_what_was_put_is_found(open_ids: set[int], ended: set[int]) -> None:
     chains[b"key"] = chain
     found = chains.get(b"key")
     if not open_ids and not ended:
-        assert found is None and not chains
+        assert found is None
+        assert not chains
         return
     assert found is not None
     assert (found.key, list(found.open), set(found.ended)) == (b"key", sorted(open_ids), ended - open_ids)
@@ -36,7 +37,8 @@ def test_a_single_id_is_kept_as_a_number(offset: int) -> None:
         chains[key] = chain
     assert all(isinstance(kept, int) for kept in chains.kept.values())
     assert list(chains[b"open"].open) == list(chains[b"ended"].ended) == [offset]
-    assert not chains[b"open"].ended and not chains[b"ended"].open
+    assert not chains[b"open"].ended
+    assert not chains[b"ended"].open
 
 
 def test_an_ended_id_of_which_a_later_one_opens_and_both_are_forgotten() -> None:
