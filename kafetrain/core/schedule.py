@@ -2,8 +2,9 @@
 
 A held record waits for two things: to be the head of its chain, which the lock table knows, and to be due. Heads
 wait in a heap by due time; nothing ever sleeps on a record, and nothing is searched. Held records are bounded:
-beyond the bound one keeps only its place in the retry topic and is fetched again when its turn is near, so that
-reading goes on however many keys wait, and however long.
+beyond the bound a head keeps only its place in the retry topic and is fetched again when its turn is near, and of what
+follows a head nothing is left but that place, in an index. So reading goes on however many keys wait, however long,
+and with however much behind them.
 
 Pure. Guarded by the tracker's mutex, since it looks into the lock table.
 """
@@ -18,6 +19,7 @@ from typing import TypeAlias
 from kafetrain.core.chain import Chain, ChainKey, chain_key
 from kafetrain.core.headers import RetryInfo
 from kafetrain.core.lock_table import LockTable
+from kafetrain.core.places import Places
 from kafetrain.core.rules import runnable_head, to_park
 from kafetrain.record import Record
 
@@ -37,15 +39,18 @@ class Held:
 
     __slots__ = ("at", "busy", "info", "place", "record", "size", "wake_ms")
 
-    def __init__(self, place: SourcePlace, at: int, record: Record, size: int, info: RetryInfo | None = None) -> None:
+    def __init__(
+        self, place: SourcePlace, at: int, record: Record | None, size: int, info: RetryInfo | None = None
+    ) -> None:
         self.place = place
         self.at = at
         """Its offset in the retry topic."""
-        self.record: Record | None = record
+        self.record = record
         """None: dropped, to be fetched again."""
         self.info = info
         """What its headers say, where they have been read already."""
         self.size = size
+        """Of the payload that is in memory."""
         self.busy = False
         """Runs, or a write of its outcome is in flight."""
         self.wake_ms: int | None = None
@@ -62,8 +67,9 @@ class RetrySchedule:
         self._heap: list[tuple[int, int, Held]] = []
         self._pushes = itertools.count()
         self._wanted: dict[int, Held] = {}
-        self.held: dict[SourcePlace, Held] = {}
-        self.loaded_records = 0
+        self._held: dict[SourcePlace, Held] = {}
+        self._loaded: dict[SourcePlace, Held] = {}  # of them, with their payloads: oldest first
+        self._left: dict[int, Places] = {}  # what is held besides, by source partition
         self.loaded_bytes = 0
         self.to_park: deque[Held] = deque()
         """Next in line behind a dead head. Marked busy."""
@@ -76,18 +82,38 @@ class RetrySchedule:
 
     def hold(self, held: Held) -> bool:
         """Keep a record of a pending id. False for a second copy of one that is held."""
-        if held.place in self.held:
+        if self.holds(held.place):
             return False
-        self.held[held.place] = held
-        self._count(held, 1)
+        self._held[held.place] = held
+        self._keep_payload(held)
         return True
+
+    def holds(self, place: SourcePlace) -> bool:
+        return place in self._held or ((left := self._left.get(place[0])) is not None and place[1] in left)
+
+    def get(self, place: SourcePlace) -> Held | None:
+        """What is held of this id: the same object from now on."""
+        held = self._held.get(place)
+        left = self._left.get(place[0])
+        if held is None and left is not None and (at := left.pop(place[1], None)) is not None:
+            held = self._held[place] = Held(place, at, None, 0)
+        return held
+
+    @property
+    def held_count(self) -> int:
+        return len(self._held) + sum(map(len, self._left.values()))
+
+    @property
+    def loaded_records(self) -> int:
+        """Those whose payloads are in memory."""
+        return len(self._loaded)
 
     def drop(self, held: Held) -> None:
         """Its id has ended."""
-        del self.held[held.place]
+        del self._held[held.place]
         self._wanted.pop(held.at, None)
         if held.record is not None:
-            self._count(held, -1)
+            self._drop_payload(held)
 
     # What changed
 
@@ -98,7 +124,7 @@ class RetrySchedule:
         """
         locks = self._table.source(partition)
         if offset is not None:
-            held = self.held.get((partition, offset))
+            held = self.get((partition, offset))
             if held is not None and not held.busy and not locks.entries.has_pending(offset):
                 self.drop(held)
                 self.ended.append(held)
@@ -107,7 +133,7 @@ class RetrySchedule:
             return
         head = runnable_head(locks, chain)
         if head is not None:
-            held = self.held.get((partition, head))
+            held = self.get((partition, head))
             if held is not None and not held.busy:
                 self._schedule(held, locks.entries.due_ms(head))
         elif chain.open:
@@ -115,7 +141,11 @@ class RetrySchedule:
 
     def touch_all(self) -> None:
         """Look at every chain: the partition is ours since now, or its table was rebuilt."""
-        for held in tuple(self.held.values()):
+        for partition, left in self._left.items():
+            entries = self._table.source(partition).entries
+            for offset in [offset for offset in left if offset not in entries]:
+                self.get((partition, offset))
+        for held in tuple(self._held.values()):
             if not held.busy and held.place[1] not in self._table.source(held.place[0]).entries:
                 self.drop(held)  # it ended while the log was read again
                 self.ended.append(held)
@@ -129,7 +159,7 @@ class RetrySchedule:
                 self.to_release.append((partition, chain.open[0]))
             return
         follower = to_park(self._table.source(partition), chain)
-        held = None if follower is None else self.held.get((partition, follower))
+        held = None if follower is None else self.get((partition, follower))
         if held is None or held.busy:
             return
         if held.record is None:
@@ -145,7 +175,7 @@ class RetrySchedule:
         due: list[Held] = []
         while self._heap and self._heap[0][0] <= now_ms:
             wake_ms, _, held = heapq.heappop(self._heap)
-            if held.wake_ms != wake_ms or held.busy or self.held.get(held.place) is not held:
+            if held.wake_ms != wake_ms or held.busy or self._held.get(held.place) is not held:
                 continue
             held.wake_ms = None
             partition, offset = held.place
@@ -186,13 +216,16 @@ class RetrySchedule:
 
     def shed(self, now_ms: int) -> None:
         """Drop the payloads of what cannot run soon, until below half of the bound."""
-        for held in tuple(self.held.values()):
+        for held in tuple(self._loaded.values()):
             if self.below_half:
                 return
-            if held.record is not None and not held.busy and not self._soon(held, now_ms):
-                self._count(held, -1)
+            if not held.busy and not self._soon(held, now_ms):
+                self._drop_payload(held)
                 held.record, held.info, held.wake_ms = None, None, None
                 self._touch_place(held)
+                if held.wake_ms is None and held.at not in self._wanted:  # it follows another
+                    del self._held[held.place]
+                    self._left.setdefault(held.place[0], Places())[held.place[1]] = held.at
 
     def want(self, held: Held) -> None:
         """Fetch its payload again, whenever its turn is."""
@@ -202,17 +235,17 @@ class RetrySchedule:
         """What to fetch again, by offset in the retry topic."""
         return self._wanted
 
-    def load(self, held: Held, record: Record) -> None:
+    def load(self, held: Held, record: Record, size: int) -> None:
         """The payload is back."""
         del self._wanted[held.at]
-        held.record, held.wake_ms = record, None
-        self._count(held, 1)
+        held.record, held.wake_ms, held.size = record, None, size
+        self._keep_payload(held)
         self._touch_place(held)
 
     def _want(self, head: Held, chain: Chain) -> None:
         partition = head.place[0]
         for offset in (head.place[1], *itertools.islice(chain.open, FETCH_TOGETHER)):
-            held = self.held.get((partition, offset))
+            held = self.get((partition, offset))
             if held is not None and held.record is None:
                 self._wanted[held.at] = held
 
@@ -225,6 +258,10 @@ class RetrySchedule:
         if offset in entries:
             self.touch(partition, chain_key(entries.key(offset), offset))
 
-    def _count(self, held: Held, sign: int) -> None:
-        self.loaded_records += sign
-        self.loaded_bytes += sign * held.size
+    def _keep_payload(self, held: Held) -> None:
+        self._loaded[held.place] = held
+        self.loaded_bytes += held.size
+
+    def _drop_payload(self, held: Held) -> None:
+        del self._loaded[held.place]
+        self.loaded_bytes -= held.size

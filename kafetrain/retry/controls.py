@@ -108,7 +108,7 @@ class Controls:
         )
 
     def _retry_now(self, chain: tuple[int, ChainKey], control: Control, entry: Entry | None) -> None:
-        held = self._part.schedule.held.get((control.id.partition, control.id.offset))
+        held = self._part.schedule.get((control.id.partition, control.id.offset))
         now_ms = self._parts.clock.now_ms()
         if entry is None or entry.state is not State.PENDING or entry.due_ms <= now_ms or (held and held.busy):
             self._done(chain, control, "due already")
@@ -126,7 +126,7 @@ class Controls:
         if entry is None or entry.state is not State.PENDING:
             self._done(chain, control, "nothing to skip")
             return
-        held = self._part.schedule.held.get((control.id.partition, control.id.offset))
+        held = self._part.schedule.get((control.id.partition, control.id.offset))
         with self._state.mutex:
             locks = self._part.table.source(chain[0])
             known = locks.chains.get(chain[1])
@@ -168,7 +168,7 @@ class Controls:
         self._jobs.append(Job(chain, control, record.key, control.lock_offset, control.dead_at, None))
 
     def _is_busy(self, partition: int, offset: int) -> bool:
-        held = self._part.schedule.held.get((partition, offset))
+        held = self._part.schedule.get((partition, offset))
         return held is not None and held.busy
 
     def _start_replay(self) -> None:

@@ -202,9 +202,7 @@ class RetryLoop:
             return
         for place, held, record in fetched:
             with self._state.mutex:
-                schedule = self._owned.partitions[place].schedule
-                if schedule.held.get(held.place) is held and held.record is None:
-                    schedule.load(held, record)
+                self._owned.partitions[place].load(held, record)
 
     def _wait(self) -> tuple[float, bool]:
         """How long, and whether for outcomes: until the next due time at most.
@@ -276,14 +274,13 @@ class RetryLoop:
                 continue
             with self._state.mutex:
                 part.admit()
-                orphans = list(part.orphans_below(check.committed))
+                orphans = check.look()
                 self._state.orphans.update(TopicPartition(self._name, partition) for partition, _, _ in orphans)
             for partition, offset, entry in orphans:
                 logger.bind(topic=self._name, partition=partition, offset=offset).warning(
                     "orphan: its record never reached the retry topic; its key is freed"
                 )
                 self._outcomes.free(part, partition, offset, entry.key)
-            check.finished(len(orphans))
 
     def _locked(self, part: RetryPartition) -> int:
         with self._state.mutex:

@@ -10,12 +10,15 @@ that end. The other way round, a record redirected in between would look like an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import islice
 
 from kafetrain.client.ports import AdminPort, ClientError
 from kafetrain.clock import Clock
+from kafetrain.core.entry import Entry
+from kafetrain.core.schedule import SourcePlace
 from kafetrain.record import TopicPartition
 from kafetrain.retry.partition import RetryPartition
 
@@ -23,6 +26,8 @@ __all__ = ["OrphanCheck"]
 
 FIRST_AFTER_S = 2.0
 AT_MOST_EVERY_S = 60.0
+LOOK_AT = 2_000
+"""Ids in one step: there may be a million, and other keys' retries come due meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +47,15 @@ class OrphanCheck:
         self._next_s = clock.monotonic() + FIRST_AFTER_S
         self._noting: Future[_Note] | None = None
         self._note: _Note | None = None
+        self._to_look_at: Iterator[SourcePlace] | None = None
+        self._found = 0
 
     def drop(self) -> None:
         """Forget a check that has begun: what it noted does not hold any more."""
-        self._noting = self._note = None
+        self._noting = self._note = self._to_look_at = None
 
     def step(self, background: Executor, read_to: int | None, locked: Callable[[], int]) -> bool:
-        """Advance. True when `committed` says what to look for: everything up to the noted end has been read.
+        """Advance. True when there is something to `look` at: everything up to the noted end has been read.
 
         `locked`: how many locks there are; nothing is looked up while each has its record.
         """
@@ -63,25 +70,32 @@ class OrphanCheck:
                 self._noting = None
         elif self._clock.monotonic() >= self._next_s:
             part = self._partition
-            if locked() > len(part.schedule.held) + part.waiting_count:
+            if locked() > part.schedule.held_count + part.waiting_count:
                 self._noting = background.submit(self._look_up)
             else:
                 self._next_s = self._clock.monotonic() + self._interval_s
         return False
 
-    @property
-    def committed(self) -> dict[int, int]:
-        """The source's committed offsets of the check that is complete."""
-        return {} if self._note is None else self._note.committed
+    def look(self) -> list[tuple[int, int, Entry]]:
+        """Source partition, offset and entry of the orphans among the next ids. With the tracker's mutex held.
 
-    def finished(self, found: int) -> None:
-        """The check is done: look again soon where it found something, later where it did not."""
-        self._note = None
-        if found:
-            self._interval_s = FIRST_AFTER_S
-            self._next_s = self._clock.monotonic() + FIRST_AFTER_S
-        else:
-            self._wait_longer()
+        After the last ids the check is over: the next one is soon where this found something, later where it did not.
+        """
+        if self._note is None:
+            return []
+        if self._to_look_at is None:
+            self._to_look_at, self._found = self._partition.open_places(), 0
+        places = tuple(islice(self._to_look_at, LOOK_AT))
+        orphans = self._partition.orphans_among(places, self._note.committed)
+        self._found += len(orphans)
+        if len(places) < LOOK_AT:
+            self._note = self._to_look_at = None
+            if self._found:
+                self._interval_s = FIRST_AFTER_S
+                self._next_s = self._clock.monotonic() + FIRST_AFTER_S
+            else:
+                self._wait_longer()
+        return orphans
 
     def _wait_longer(self) -> None:
         self._interval_s = min(self._interval_s * 2, AT_MOST_EVERY_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from kafetrain.core.headers import RetryInfo
 from kafetrain.core.ledger import Ledger
 from kafetrain.core.lock_table import LockTable
 from kafetrain.core.rules import to_park
-from kafetrain.core.schedule import Held, RetrySchedule
+from kafetrain.core.schedule import Held, RetrySchedule, SourcePlace
 from kafetrain.record import Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.shared_ledger import SharedLedger
@@ -153,11 +153,10 @@ class RetryPartition:
         """The lowest lock-offset that a record waits for."""
         return self._waiting[0][0] if self._waiting else None
 
-    def known_ids(self) -> set[tuple[int, int]]:
-        """Everything read and not ended: held, or waiting for its lock."""
-        waiting = [info.id for _, _, _, info in self._waiting]
-        aside = [info.id for records in self._aside.values() for _, info in records]
-        return self.schedule.held.keys() | {(id.partition, id.offset) for id in waiting + aside}
+    def load(self, held: Held, record: Record) -> None:
+        """Its payload was fetched again. With the mutex held."""
+        if self.schedule.get(held.place) is held and held.record is None:
+            self.schedule.load(held, record, size_of(record))
 
     def take_parks(self) -> list[Held]:
         """What is to be parked and still stands behind a dead head; the rest is put back. With the mutex held."""
@@ -210,13 +209,24 @@ class RetryPartition:
         """The position, were these offsets complete too; any thread, where writes are transactions."""
         return Committed(max(self.committed, self.ledger.next_offset_with(completed)))
 
-    def orphans_below(self, committed: dict[int, int]) -> Iterator[tuple[int, int, Entry]]:
-        """Pending ids below the source's committed offsets that no record of the retry topic carries. Mutex held."""
-        known = self.known_ids()
-        for partition, offset, entry in self.table.open_ids():
-            if (
-                entry.state is State.PENDING
-                and offset < committed.get(partition, 0)
-                and (partition, offset) not in known
-            ):
-                yield partition, offset, entry
+    def open_places(self) -> Iterator[SourcePlace]:
+        """Of every id that is open now. With the mutex held; what comes of it may be taken later, and without."""
+        now = [(partition, tuple(locks.entries)) for partition, locks in self.table.sources.items()]
+        return ((partition, offset) for partition, offsets in now for offset in offsets)
+
+    def orphans_among(
+        self, places: Iterable[SourcePlace], committed: Mapping[int, int]
+    ) -> list[tuple[int, int, Entry]]:
+        """Of these ids, the pending ones below the source's committed offsets that no record of the retry topic
+        carries. With the mutex held."""
+        waits = [info.id for _, _, _, info in self._waiting]
+        waits += [info.id for records in self._aside.values() for _, info in records]
+        waiting = {(id.partition, id.offset) for id in waits}
+        found: list[tuple[int, int, Entry]] = []
+        for place in places:
+            partition, offset = place
+            if offset < committed.get(partition, 0) and not self.schedule.holds(place) and place not in waiting:
+                entry = self.table.source(partition).entries.get(offset)
+                if entry is not None and entry.state is State.PENDING:
+                    found.append((partition, offset, entry))
+        return found

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kafetrain.retry.orphans.FIRST_AFTER_S", 0.2)
+    monkeypatch.setattr("kafetrain.retry.orphans.LOOK_AT", 1)  # several steps
 
 
 def entry(key: bytes | None) -> bytes:
