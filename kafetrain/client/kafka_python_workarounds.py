@@ -1,6 +1,6 @@
 """What kafka-python 3.0 does wrong, put right from outside, all in one place.
 
-Each function names the defect. `tests/contract/test_kafka_python_traps.py` shows each one on the bare library and
+Each function names the defect. `tests/contract/test_kafka_python_*_traps.py` shows each one on the bare library and
 fails when it is gone, so that the workaround can go too.
 """
 

@@ -14,7 +14,7 @@ from kafetrain.client.ports import AdminPort, ClientError, Committed
 from kafetrain.record import TopicPartition
 from kafetrain.settings import Settings
 from tests.unit.fakes import FakeAdmin
-from tests.unit.test_topic_setup import good_cluster
+from tests.unit.topic_setup.clusters import good_cluster
 
 ALL = frozenset({"READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS", "CREATE", "DELETE"})
 

@@ -18,7 +18,7 @@ from kafetrain.cli import shared, topics
 from kafetrain.client.ports import ClientError
 from kafetrain.settings import Settings
 from tests.unit.fakes import FakeAdmin
-from tests.unit.test_topic_setup import AUXILIARY, good_cluster
+from tests.unit.topic_setup.clusters import AUXILIARY, good_cluster
 
 Run = Callable[..., Any]
 
