@@ -180,8 +180,9 @@ class Ownership(Generic[P]):
                 }
                 self._handovers.remove(handover)
 
-    def commit_if_due(self) -> None:
-        if self._clock.monotonic() >= self._next_commit:
+    def commit_if_due(self, *, pressed: bool = False) -> None:
+        """`pressed`: a round trip would delay something now. That puts it off, but not for longer than once more."""
+        if self._clock.monotonic() >= self._next_commit + pressed * COMMIT_EVERY_S:
             self.commit()
 
     def commit(self) -> None:

@@ -37,6 +37,8 @@ __all__ = ["RetryLoop"]
 IDLE_WAIT_S = 0.1
 BUSY_WAIT_S = 0.002
 BUSY_WAIT_AT_MOST_S = 0.016
+COMMIT_TAKES_MS = 20
+"""At most, where nothing is wrong: retries that come due meanwhile go first."""
 PURGE_EVERY_S = 60.0
 TRUNCATION_SUSPECTED_S = 5.0
 
@@ -85,7 +87,7 @@ class RetryLoop:
         self._start_due()
         self._owned.answer_handovers()
         self._keep_bounds()
-        self._owned.commit_if_due()
+        self._owned.commit_if_due(pressed=self._is_next_due_within(COMMIT_TAKES_MS))
         self._look_for_orphans()
         self._purge_if_due()
 
@@ -219,6 +221,12 @@ class RetryLoop:
             if wake_ms is not None and not part.leaving and part.claim.ready:
                 wait_s = min(wait_s, max(0.0, (max(wake_ms, part.not_before_ms) - now_ms) / 1000))
         return wait_s, busy
+
+    def _is_next_due_within(self, ms: int) -> bool:
+        until_ms = self._clock.now_ms() + ms
+        return any(
+            (wake_ms := part.schedule.next_wake_ms()) is not None and wake_ms <= until_ms for part in self._owned
+        )
 
     # Running
 

@@ -114,7 +114,7 @@ def test_the_source_offset_is_committed_with_the_lock(
     cluster: Cluster, kafetrain_topic: TopicFactory, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not by the loop's own commit, which here never comes."""
-    monkeypatch.setattr("kafetrain.ownership.Ownership.commit_if_due", lambda owned: None)
+    monkeypatch.setattr("kafetrain.ownership.Ownership.commit_if_due", lambda owned, **given: None)
     topic, settings = kafetrain_topic(prefix="orders"), make_settings(backoff={"policy": "constant", "initial": "0s"})
     cluster.write(topic, b"a", b"m1 fails 1")
     journal = Journal()

@@ -194,6 +194,18 @@ def test_commits_cover_what_has_moved_once_a_second(bench: Bench) -> None:
     assert bench.consumer.commits == [{A: 5}, {B: 2}]
 
 
+def test_a_commit_lets_what_is_pressing_go_first_and_not_for_ever(bench: Bench) -> None:
+    a = bench.own(A)
+    bench.owned.commit_if_due()
+    a.position = 5
+    bench.clock.now += 1.9
+    bench.owned.commit_if_due(pressed=True)
+    assert bench.consumer.commits == []
+    bench.clock.now += 0.1
+    bench.owned.commit_if_due(pressed=True)
+    assert bench.consumer.commits == [{A: 5}]
+
+
 @pytest.mark.parametrize("error", [NotOwnerError("rebalancing"), ClientError("away", retriable=True)])
 def test_a_refused_commit_is_tried_again(bench: Bench, error: ClientError) -> None:
     bench.own(A).position = 5
