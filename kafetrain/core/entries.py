@@ -82,10 +82,6 @@ class Entries(MutableMapping[int, Entry]):
         at = _HEAD.size + _TIME.size * bool(flags & _FIRST_FAILURE) + _PLACE.size * bool(flags & _DEAD_AT)
         return packed[at : at + _OF_KEY.unpack_from(packed, _OF_KEY_AT)[0]]
 
-    def lowest_log_offset(self, otherwise: int) -> int:
-        """`otherwise`: where there are none."""
-        return min((int(_LOG_OFFSET.unpack_from(packed)[0]) for packed in self.packed.values()), default=otherwise)
-
 
 def packed_plain(entry: PlainEntry, log_offset: int) -> bytes:
     """As `Entries` keep it, in a quarter of the time."""

@@ -22,6 +22,8 @@ from kafetrain.errors import KafetrainError
 
 __all__ = ["LockTable", "SourceLocks"]
 
+LOOK_AT = 2_000
+
 
 class SourceLocks:
     """The locks of one source partition."""
@@ -181,10 +183,19 @@ class LockTable:
     def pending_count(self) -> int:
         return sum(sum(map(locks.entries.is_pending, locks.entries)) for locks in self.sources.values())
 
-    def oldest_needed(self) -> int:
-        """The redirect offset below which no record matters to this group any more."""
+    def oldest_needed(self) -> Iterator[int]:
+        """The redirect offset below which no record matters to this group any more: the last number of these.
+
+        The others come after each `LOOK_AT` locks, for the caller to let others at the table meanwhile. What they
+        change is written above all that was applied before.
+        """
         needed = self.next_offset
-        for locks in self.sources.values():
-            needed = min(needed, locks.entries.lowest_log_offset(needed))
+        now = [(locks, tuple(locks.entries)) for locks in self.sources.values()]
+        for locks, offsets in now:
             needed = min(needed, min((at for _, at in locks.ended.values()), default=needed))
-        return needed
+            for begin in range(0, len(offsets), LOOK_AT):
+                for offset in offsets[begin : begin + LOOK_AT]:
+                    if offset in locks.entries:
+                        needed = min(needed, locks.entries.log_offset(offset))
+                yield needed
+        yield needed

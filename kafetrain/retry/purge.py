@@ -22,6 +22,8 @@ from kafetrain.tracker.state import TrackerState
 __all__ = ["Purge"]
 
 WAIT_S = 10.0
+LET_OTHERS_S = 0.001
+"""For the mutex, between two looks at some of the locks: there may be a million, and retries come due meanwhile."""
 WORTH_A_REGISTRATION = 100
 """How many records behind our registration are worth writing it again."""
 
@@ -53,7 +55,7 @@ class Purge:
         before = {part.place: part.committed}
         with self._state.mutex:
             ours = part.table.registrations.get(group)
-            needed = part.table.oldest_needed()
+        needed = self._oldest_needed(part)
         if ours is None:
             return
         if needed - ours.log_offset > WORTH_A_REGISTRATION:
@@ -83,6 +85,14 @@ class Purge:
             return
         self._parts.admin.delete_records(before)
         self._done |= before
+
+    def _oldest_needed(self, part: RetryPartition) -> int:
+        needed = 0
+        with self._state.changed:
+            for offset in part.table.oldest_needed():
+                needed = offset
+                self._state.changed.wait(LET_OTHERS_S)
+        return needed
 
     def _read_to_end(self, part: RetryPartition) -> bool:
         end = self._parts.end_of(part.redirect)

@@ -74,7 +74,7 @@ def redirect_logs(records: list[tuple[bytes | None, bytes | None, Any]]) -> None
         with contextlib.suppress(NotAChange, NewerFormat):
             _apply(table, record(key, value, headers, offset=offset), offset)
         table.next_offset = offset + 1
-    assert 0 <= table.oldest_needed() <= len(records)
+    assert all(0 <= offset <= len(records) for offset in table.oldest_needed())
     for locks in table.sources.values():
         assert sorted(o for chain in locks.chains.values() for o in chain.open) == sorted(locks.entries)
         for chain in locks.chains.values():

@@ -34,7 +34,7 @@ def test_an_entry_comes_out_as_it_went_in(entry: Entry) -> None:
     kept[7] = entry
     assert kept[7] == kept.get(7) == entry
     assert kept.is_pending(7) is (entry.state is State.PENDING)
-    assert kept.log_offset(7) == kept.lowest_log_offset(1 << 63) == entry.log_offset
+    assert kept.log_offset(7) == entry.log_offset
     assert dict(kept) == {7: entry}
 
 
@@ -48,7 +48,6 @@ def test_what_is_not_there() -> None:
     kept, chains = Entries(), Chains()
     assert kept.get(1) is None
     assert chains.get(b"k") is None
-    assert kept.lowest_log_offset(5) == 5
     with pytest.raises(KeyError):
         kept[1]
     with pytest.raises(KeyError):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from kafetrain.core import lock_table
 from kafetrain.core.chain import chain_key
 from kafetrain.core.entry import Entry, State
 from kafetrain.core.lock_table import LockTable, SourceLocks
@@ -100,12 +101,36 @@ def test_an_unreadable_rewrite_keeps_what_is_known() -> None:
 
 def test_the_oldest_needed_offset_is_that_of_the_oldest_lock_or_remembered_tombstone() -> None:
     table = LockTable(next_offset=50)
-    assert table.oldest_needed() == 50
+    assert _oldest_needed(table) == 50
     table.source(0).put(1, pending(b"a", 30))
     table.source(3).end(9, b"b", 20)
-    assert table.oldest_needed() == 20
+    assert _oldest_needed(table) == 20
     table.source(3).forget_below(10, read_to=50)
-    assert table.oldest_needed() == 30
+    assert _oldest_needed(table) == 30
+
+
+def test_the_oldest_needed_offset_holds_whatever_changes_while_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lock_table, "LOOK_AT", 2)
+    table = LockTable(next_offset=50)
+    locks = table.source(0)
+    for offset in range(6):
+        locks.put(offset, pending(b"k", 30 + offset))
+    search = table.oldest_needed()
+    assert next(search) == 30
+    locks.end(3, b"k", 50)
+    locks.put(4, pending(b"k", 51))
+    locks.put(6, pending(b"k", 52))
+    assert [*search][-1] == 30
+    assert _oldest_needed(table) == 30
+    locks.end(0, b"k", 53)
+    assert _oldest_needed(table) == 31
+
+
+def _oldest_needed(table: LockTable) -> int:
+    *_, needed = table.oldest_needed()
+    return needed
 
 
 def test_a_rebuilt_table_replaces_what_was_known_and_keeps_the_parts_that_others_hold() -> None:
