@@ -70,6 +70,9 @@ _PRODUCER_DEFAULTS = {
     "retry.backoff.ms": 20,
 }
 
+_READ_LITTLE_AHEAD = {"queued.min.messages": 10_000}
+"""Of locks and retries, which may be a million: the library's 100,000 take 100 MB and are no faster."""
+
 ASK_AGAIN_S = 0.5
 _SOME_TOPIC = "__consumer_offsets"  # asking for one is cheaper than for all
 
@@ -90,11 +93,13 @@ class ConfluentClient:
 
     def group_consumer(self, group: str, *, auto_offset_reset: str, role: str = "") -> ConsumerPort:
         session_ms = self._session_timeout_ms()
-        options = {
+        options: dict[str, Any] = {
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": max(1, min(1_000, session_ms // 3)),  # a member learns of a rebalance by one
             "max.poll.interval.ms": max(MAX_POLL_INTERVAL_MS, session_ms),
         }
+        if role:  # not the one that reads the source
+            options |= _READ_LITTLE_AHEAD
         ours = {"group.id": group, "auto.offset.reset": auto_offset_reset}
         if role and (instance := self._options.get("group.instance.id")):
             ours["group.instance.id"] = f"{instance}-{role}"  # a second member of one name would fence the first
@@ -112,7 +117,7 @@ class ConfluentClient:
         # "error": with any other policy a position below a purge jumps to the end, and everything before is missed.
         # The library wants the name of a group, and joins none.
         ours = {"group.id": "kafetrain-reader", "group.instance.id": None, "auto.offset.reset": "error"}
-        consumer, _ = self._consumer({"session.timeout.ms": self._session_timeout_ms()}, ours)
+        consumer, _ = self._consumer({"session.timeout.ms": self._session_timeout_ms(), **_READ_LITTLE_AHEAD}, ours)
         return ConfluentConsumer(consumer, None, self.admin)
 
     def producer(self) -> ProducerPort:
