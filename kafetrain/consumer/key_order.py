@@ -17,6 +17,7 @@ from typing import Any
 
 from kafetrain.client.ports import Committed
 from kafetrain.clock import Clock
+from kafetrain.consumer.batches import Batch, Run
 from kafetrain.consumer.delivery import Slot, current_slot
 from kafetrain.consumer.key_queues import KeyQueues, Taken
 from kafetrain.consumer.middleware import SuccessesFirst
@@ -65,22 +66,23 @@ class SourcePartition:
         self._keys = KeyQueues()
         self._is_called = False  # a worker that takes what is ready has been asked for, and has not begun
         self._done: deque[int] = deque()  # offsets; appended by any thread, taken by the loop's
-        self._runs: deque[_Run] = deque()  # batches that ran or run, to be collected
-        self._batches: deque[_Batch] = deque()  # what was dispatched and is not complete
+        self._runs: deque[Run] = deque()  # batches that ran or run, to be collected
+        self._batches: deque[Batch] = deque()  # what was dispatched and is not complete
         self._active = 0  # units that run, and futures that records wait for
         self._futures: set[Future[Any]] = set()
         self._paused_until: float | None = None
-        self._suspended: list[Sequence[Record]] = []  # batches that a pause stopped, in order
+        self._suspended: list[tuple[Batch, int]] = []  # batches that a pause stopped, and where, in order
         self.leaving = False
 
     # The loop's thread
 
     def dispatch(self, records: Sequence[Record]) -> None:
         """Hand over what was polled, in offset order."""
-        self.ledger.begin_all(_offsets(records))
-        self._batches.append(_Batch(records))
+        batch = Batch(records)
+        self.ledger.begin_all(batch.offsets)
+        self._batches.append(batch)
         if self._whole_batches:
-            self._workers.submit(partial(self._run_batch, records))
+            self._workers.submit(partial(self._run_batch, batch))
             return
         with self.mutex:
             self._keys.add(records)
@@ -91,20 +93,19 @@ class SourcePartition:
         ledger, done, runs = self.ledger, self._done, self._runs
         for run in tuple(runs):
             over = run.over  # read first: nothing ends after it
-            if (end := run.done) > run.begin:
-                ledger.complete_range(run.records[run.begin].offset, run.records[end - 1].offset)
-                run.begin = end
+            if (completed := run.collect()) is not None:
+                ledger.complete_range(*completed)
             if over:
                 runs.remove(run)
         if done:
             for first, last in ranges_of([done.popleft() for _ in range(len(done))]):
                 ledger.complete_range(first, last)
-        while self._batches and self._batches[0].records[-1].offset < ledger.next_offset:
+        while self._batches and self._batches[0].offsets[-1] < ledger.next_offset:
             self._batches.popleft()
 
     @property
     def open_bytes(self) -> int:
-        """Of the batches that are not complete: keys and values."""
+        """Of the batches that are not complete: keys and values that are still held."""
         return sum(batch.size_bytes for batch in self._batches)
 
     def to_commit(self) -> Committed | None:
@@ -146,26 +147,27 @@ class SourcePartition:
                 return True
             self._paused_until = None
             batches, self._suspended = self._suspended, []
-        for records in batches:
-            self._workers.submit(partial(self._run_batch, records))
+        for batch, begin in batches:
+            self._workers.submit(partial(self._run_batch, batch, begin))
         self._call_worker()
         return False
 
     # Workers
 
-    def _run_batch(self, records: Sequence[Record]) -> None:
+    def _run_batch(self, batch: Batch, begin: int = 0) -> None:
         """The only worker: in order, but for what waits behind a held key."""
         with self.mutex:
             if self._paused_until is not None:
-                self._suspended.append(records)
+                self._suspended.append((batch, begin))
             if not self._begin():
                 return
         slot, waiting, run_successes = current_slot(), self._keys.waiting, self._run_successes
-        run = self._new_run(records)
+        records = batch.records
+        run = first_run = self._new_run(batch, begin)
         try:
             while (at := run.done) < len(records) and not self.leaving:
                 if waiting and self._waits_behind(records[at]):
-                    run = self._new_run(records, behind=run)
+                    run = self._run_behind(run)
                     continue
                 handler = self._handler if waiting else run_successes(records, run, self)
                 if handler is None:
@@ -180,31 +182,32 @@ class SourcePartition:
                 except Pause as pause:
                     slot.future = None
                     with self.mutex:
-                        self._suspended.insert(0, records[at:])  # before what was dispatched after it
+                        self._suspended.insert(0, (batch, at))  # before what was dispatched after it
                         self._pause(pause)
                     return
                 if future is None:
                     run.done = at + 1
                 else:
-                    run = self._new_run(records, behind=run)
+                    run = self._run_behind(run)
                     self._wait_for(record, future, key_waits=key_waits)
         except BaseException as error:
             slot.future = None
             self._fatal(error)
         finally:
+            if begin == 0 and run is first_run and run.done == len(records):
+                batch.let_go()
             run.over = True
             self._end()
 
-    def _new_run(self, records: Sequence[Record], *, behind: _Run | None = None) -> _Run:
-        """From the first of these on; or from behind the record that this run has come to, and which does not
-        complete in its turn."""
-        begin = 0
-        if behind is not None:
-            behind.over = True
-            begin = behind.done + 1
-        run = _Run(records, begin)
+    def _new_run(self, batch: Batch, begin: int) -> Run:
+        run = Run(batch, begin)
         self._runs.append(run)
         return run
+
+    def _run_behind(self, run: Run) -> Run:
+        """From behind the record that this run has come to, and which does not complete in its turn."""
+        run.over = True
+        return self._new_run(run.batch, run.done + 1)
 
     def _call_worker(self) -> None:
         """Have one more worker take what is ready, unless one is called already."""
@@ -335,38 +338,6 @@ class SourcePartition:
             self.leaving = True
         if not too_late:  # otherwise the record is its next owner's
             self._on_fatal(error)
-
-
-class _Batch:
-    """Records that were dispatched together. Their size is measured only where they are still open later."""
-
-    __slots__ = ("_size_bytes", "records")
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
-        self._size_bytes: int | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        if self._size_bytes is None:
-            self._size_bytes = sum([len(record.value or b"") + len(record.key or b"") for record in self.records])
-        return self._size_bytes
-
-
-class _Run:
-    """Records that one worker completes in turn. It only moves `done` on; the loop's thread collects up to there."""
-
-    __slots__ = ("begin", "done", "over", "records")
-
-    def __init__(self, records: Sequence[Record], begin: int) -> None:
-        self.records, self.begin, self.done, self.over = records, begin, begin, False
-
-
-def _offsets(records: Sequence[Record]) -> Sequence[int]:
-    first, last = records[0].offset, records[-1].offset
-    if last - first + 1 == len(records):  # they rise, so there is no gap
-        return range(first, last + 1)
-    return [record.offset for record in records]
 
 
 def _awaited(slot: Slot, result: object) -> tuple[Future[Any] | None, bool]:

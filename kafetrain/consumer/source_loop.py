@@ -6,7 +6,7 @@ delivers nothing until its locks are restored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -16,7 +16,7 @@ from kafetrain.client.ports import ClientError, Committed, ConsumerPort, NotOwne
 from kafetrain.clock import Clock
 from kafetrain.consumer.key_order import SourcePartition
 from kafetrain.ownership import Ownership, by_topic
-from kafetrain.record import Handler, TopicPartition
+from kafetrain.record import Handler, Record, TopicPartition
 from kafetrain.settings import Settings
 from kafetrain.shared_ledger import SharedLedger
 from kafetrain.threads import Workers
@@ -73,9 +73,8 @@ class SourceLoop:
             part.collect()
         self._adjust_poll_size(sum(map(len, polled.values())))
         self._keep_bounds()  # before the dispatch: what ended meanwhile needs no measuring
-        for place, records in polled.items():
-            if (owned := self._owned.partitions.get(place)) is not None:
-                owned.dispatch(records)
+        self._dispatch(polled)
+        del polled  # the workers free what they have had in hand
         if self._fatal is not None:
             raise self._fatal
         self._owned.answer_handovers()
@@ -88,6 +87,11 @@ class SourceLoop:
         finally:
             if self._transactor is not None:
                 self._transactor.stop()
+
+    def _dispatch(self, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        for place, records in polled.items():
+            if (owned := self._owned.partitions.get(place)) is not None:
+                owned.dispatch(records)
 
     def _poll_only(self) -> None:
         # Keeps the membership while running handlers end; what it delivers is dropped, and not begun in any ledger.
