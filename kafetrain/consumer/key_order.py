@@ -71,7 +71,7 @@ class SourcePartition:
         self._active = 0  # units that run, and futures that records wait for
         self._futures: set[Future[Any]] = set()
         self._paused_until: float | None = None
-        self._suspended: list[tuple[Batch, int]] = []  # batches that a pause stopped, and where, in order
+        self._to_run: deque[tuple[Batch, int]] = deque()  # whole batches, and from where on; in order, pauses or not
         self.leaving = False
 
     # The loop's thread
@@ -82,7 +82,8 @@ class SourcePartition:
         self.ledger.begin_all(batch.offsets)
         self._batches.append(batch)
         if self._whole_batches:
-            self._workers.submit(partial(self._run_batch, batch))
+            self._to_run.append((batch, 0))
+            self._workers.submit(self._run_batch)
             return
         with self.mutex:
             self._keys.add(records)
@@ -146,21 +147,20 @@ class SourcePartition:
             if self._clock.monotonic() < self._paused_until:
                 return True
             self._paused_until = None
-            batches, self._suspended = self._suspended, []
-        for batch, begin in batches:
-            self._workers.submit(partial(self._run_batch, batch, begin))
+            waiting = len(self._to_run)
+        for _ in range(waiting):
+            self._workers.submit(self._run_batch)
         self._call_worker()
         return False
 
     # Workers
 
-    def _run_batch(self, batch: Batch, begin: int = 0) -> None:
-        """The only worker: in order, but for what waits behind a held key."""
+    def _run_batch(self) -> None:
+        """The only worker, with the first batch that is to run: in order, but for what waits behind a held key."""
         with self.mutex:
-            if self._paused_until is not None:
-                self._suspended.append((batch, begin))
-            if not self._begin():
+            if not self._to_run or not self._begin():
                 return
+            batch, begin = self._to_run.popleft()
         slot, waiting, run_successes = current_slot(), self._keys.waiting, self._run_successes
         records = batch.records
         run = first_run = self._new_run(batch, begin)
@@ -182,7 +182,7 @@ class SourcePartition:
                 except Pause as pause:
                     slot.future = None
                     with self.mutex:
-                        self._suspended.insert(0, (batch, at))  # before what was dispatched after it
+                        self._to_run.appendleft((batch, at))  # whichever call comes next begins with it
                         self._pause(pause)
                     return
                 if future is None:

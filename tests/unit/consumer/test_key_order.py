@@ -256,3 +256,27 @@ def test_open_bytes_follow_the_committed_position(bench: Bench) -> None:
     hold.set_result(None)
     wait_for("both are complete", lambda: bench.committed() == 2)
     assert bench.part.open_bytes == 0
+
+
+def test_a_pause_that_is_over_before_the_next_batch_had_its_turn_keeps_the_order(bench: Bench) -> None:
+    gate, paused = threading.Event(), threading.Event()
+
+    def handle(one: Any) -> None:
+        if one.offset == 0 and not paused.is_set():
+            paused.set()
+            raise Pause(timedelta(seconds=1))
+
+    def busy() -> None:
+        gate.wait(60)
+
+    bench.handler = handle
+    bench.dispatch(b"a", b"a")
+    bench.workers.submit(busy)
+    bench.dispatch(b"a", first=2)
+    assert paused.wait(60)
+    wait_for("it is paused", lambda: bench.part.paused)
+    bench.clock.now += 2
+    assert not bench.part.paused
+    gate.set()
+    bench.wait_ran(0, 0, 1, 2)
+    wait_for("all are complete", lambda: bench.committed() == 3)
