@@ -10,9 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
@@ -21,6 +18,7 @@ from loguru import logger
 
 from kafetrain.client.confluent_errors import AUTH_ERRORS, client_error, error_of
 from kafetrain.client.confluent_inbox import Inbox, Item, items_of
+from kafetrain.client.confluent_requests import Requests, result_of
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, RebalanceEvents
 from kafetrain.record import TopicPartition
 
@@ -61,7 +59,7 @@ class ConsumerThread:
         self._ask_committed = ask_committed
         self._begins_at_end, self._is_cooperative = begins_at_end, is_cooperative
         self._max_poll_interval_s = max_poll_interval_s
-        self._requests: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._requests = Requests(name)
         self._events: RebalanceEvents | None = None
         self.closing = threading.Event()
         self.over = threading.Event()
@@ -96,37 +94,16 @@ class ConsumerThread:
 
     def post(self, request: Callable[[], object]) -> None:
         """Carried out soon, in order. Its errors are logged."""
-
-        def carry_out() -> None:
-            try:
-                request()
-            except Exception as error:
-                logger.debug("{}: {}", self._name, client_error(error, "a request to the consumer"))
-
-        self._enqueue(carry_out)
+        self._requests.post(request)
+        self._wake()
 
     def call(self, request: Callable[[], T], timeout_s: float, doing: str) -> T:
         """Its result. `ClientError`, retriable, when there was none in time; it may come about all the same."""
         if self.over.is_set():
             raise ClientError(f"{doing}: the consumer is closed, or has failed", retriable=True)
-        future: Future[T] = Future()
-
-        def carry_out() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(request())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._enqueue(carry_out)
-        try:
-            return future.result(timeout_s)
-        except FutureTimeoutError:
-            future.cancel()
-            raise ClientError(f"{doing}: no answer within {timeout_s:g} s", retriable=True) from None
-        except Exception as error:
-            raise client_error(error, doing) from error
+        future = self._requests.ask(request)
+        self._wake()
+        return result_of(future, timeout_s, doing)
 
     def polled(self) -> None:
         """The owner begins to poll."""
@@ -147,11 +124,9 @@ class ConsumerThread:
 
     def _end(self) -> None:
         self.over.set()
-        with self._inbox.changed:
-            self._inbox.changed.notify_all()
+        self._wake()
 
-    def _enqueue(self, request: Callable[[], None]) -> None:
-        self._requests.put(request)
+    def _wake(self) -> None:
         with self._inbox.changed:
             self._inbox.changed.notify_all()
 
@@ -160,7 +135,7 @@ class ConsumerThread:
     def _run(self) -> None:
         try:
             while not self.closing.is_set():
-                self._carry_out()
+                self._requests.carry_out()
                 self._settle()
                 if self._may_consume():
                     self._consume()
@@ -169,16 +144,6 @@ class ConsumerThread:
         finally:
             self._end()
             self._leave()
-
-    def _carry_out(self, wait_s: float = 0.0) -> None:
-        """Everything that was asked for; waits for the first."""
-        try:
-            request = self._requests.get(timeout=wait_s) if wait_s else self._requests.get_nowait()
-            while True:
-                request()
-                request = self._requests.get_nowait()
-        except Empty:
-            pass
 
     def _may_consume(self) -> bool:
         changed = self._inbox.changed
@@ -340,7 +305,7 @@ class ConsumerThread:
         if not places:
             return
         while self._polls < self._assigns_from_poll and not self.closing.is_set():
-            self._carry_out(ASK_AGAIN_S)
+            self._requests.carry_out(ASK_AGAIN_S)
         self._inbox.begin(places)
         self.pause(places)
         self._unsettled |= places
@@ -386,7 +351,7 @@ class ConsumerThread:
             if time.monotonic() > self._close_deadline:
                 logger.warning("{} closes with work in flight, which will run again", self._name)
                 return None
-            self._carry_out(ASK_AGAIN_S)
+            self._requests.carry_out(ASK_AGAIN_S)
         return next_offsets
 
     def _member(self) -> str | None:
