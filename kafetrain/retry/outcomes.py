@@ -35,6 +35,9 @@ from kafetrain.tracker.writes import DeadLetter, SourceRecord, Writes
 __all__ = ["Outcomes"]
 
 
+AT_A_TIME_S = 0.005
+
+
 class Outcomes:
     """Of one retry loop, whose thread calls everything without an underscore but `inbox.put`."""
 
@@ -51,17 +54,22 @@ class Outcomes:
         return self._state.topic(self._name)
 
     def settle(self, wait_s: float | None = None) -> bool:
-        """Do what has arrived; with `wait_s`, wait that long for something to arrive. False where nothing had."""
+        """Do what has arrived; with `wait_s`, wait that long for something to arrive. False where nothing had.
+
+        For a while only, should more and more arrive: other retries come due meanwhile.
+        """
         settled = False
         try:
             if wait_s:
                 self.inbox.get(timeout=wait_s)()
                 settled = True
-            while True:
+            until = self._clock.monotonic() + AT_A_TIME_S
+            while not settled or self._clock.monotonic() < until:
                 self.inbox.get_nowait()()
                 settled = True
         except Empty:
-            return settled
+            pass
+        return settled
 
     # What the loop asks for
 
