@@ -118,7 +118,7 @@ class TestEmbedded:
         ("sabotage", "promise"),
         [
             ("source_path.source_step = lambda *_: SourceStep.RUN", "no order was overtaken"),
-            ("source_path.SourcePath._append = lambda *_: iter(())", "every order ended"),
+            ("writes.Writes.retry_record = lambda *_: iter(())", "every order ended"),
         ],
         ids=["order", "loss"],
     )
@@ -129,7 +129,7 @@ class TestEmbedded:
 from kafetrain.cli import main
 from kafetrain.cli.demo import play
 from kafetrain.core.rules import SourceStep
-from kafetrain.tracker import source_path
+from kafetrain.tracker import source_path, writes
 {sabotage}
 play.GIVE_UP_AFTER_S = 3.0
 main()
