@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from kafetrain.core.entry import Entry, encode_entry
 from kafetrain.core.headers import retry_headers, tombstone_headers
@@ -75,8 +76,8 @@ def bytes_per_lock(locks: int, each: int) -> float:
         for number in range(locks):
             entry = Entry(b"customer-%08d" % (number // each), due_ms=NOW_MS + number)
             if number % each == 0:  # the one that has failed
-                entry = replace(entry, attempt=1, first_failure_ms=NOW_MS)
-            source.put(number + 1_000, replace(entry, log_offset=number + 1_000))
+                entry = structs.replace(entry, attempt=1, first_failure_ms=NOW_MS)
+            source.put(number + 1_000, structs.replace(entry, log_offset=number + 1_000))
         size, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
