@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from loguru import logger
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +30,14 @@ def without_coverage() -> Iterator[None]:
     yield
     if measuring is not None:
         measuring.start()
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """What kafetrain logs, from warnings on: message by message."""
+    lines: list[str] = []
+    logger.enable("kafetrain")
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
+    yield lines
+    logger.remove(sink)
+    logger.disable("kafetrain")

@@ -44,7 +44,7 @@ class _Open(LightFuture[int]):
         self.number = 0
 
     def __str__(self) -> str:
-        return f"sending to {self.topic}[{self.partition}]"
+        return _doing(self)
 
     def __call__(self, error: Any, message: Any) -> None:
         """For the library: it was delivered, or not."""
@@ -253,5 +253,5 @@ def _purge(producer: Any) -> None:
         producer.flush(PURGE_TIMEOUT_S)
 
 
-def _doing(record: OutgoingRecord) -> str:
+def _doing(record: OutgoingRecord | _Open) -> str:
     return f"sending to {record.topic}[{record.partition}]"

@@ -24,7 +24,7 @@ from kafetrain.record import TopicPartition, decimal
 from kafetrain.settings import Settings
 from kafetrain.topic_setup import prepare_topics
 from kafetrain.tracker.applied_log import AppliedLog
-from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState, width_of
+from kafetrain.tracker.state import METADATA_PREFIX, Claim, Side, TrackerState
 
 __all__ = ["RedirectReader"]
 
@@ -153,7 +153,7 @@ class RedirectReader:
     def _sources_of(claim: Claim) -> range | tuple[int, ...]:
         if claim.side is Side.SOURCE:
             return (claim.partition,)
-        return range(claim.partition, claim.topic.source_partitions, width_of(claim.topic))
+        return range(claim.partition, claim.topic.source_partitions, claim.topic.width)
 
     def _set_start(self, claim: Claim, committed: Committed | None) -> None:
         place = TopicPartition(claim.topic.names.source, claim.partition)

@@ -26,16 +26,11 @@ if TYPE_CHECKING:
     from kafetrain.tracker.turn import Turn
     from kafetrain.tracker.write_path import WritePath
 
-__all__ = ["METADATA_PREFIX", "Claim", "Side", "TrackerState", "width_of"]
+__all__ = ["METADATA_PREFIX", "Claim", "Side", "TrackerState"]
 
 METADATA_PREFIX = "kafetrain:"
 
 Listener = Callable[[int, ChainKey, int], None]
-
-
-def width_of(topic: PreparedTopics) -> int:
-    """How many partitions all auxiliary topics have."""
-    return topic.width
 
 
 class Side(Enum):
@@ -228,7 +223,7 @@ class TrackerState:
         """The redirect partition with the locks of a source partition, or of what a retry partition holds."""
         if side is Side.SOURCE:
             return topic.redirect_for(partition)
-        return TopicPartition(topic.names.redirect, partition) if partition < width_of(topic) else None
+        return TopicPartition(topic.names.redirect, partition) if partition < topic.width else None
 
     def all_claims(self) -> list[Claim]:
         with self.mutex:

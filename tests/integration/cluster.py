@@ -16,7 +16,6 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
-from loguru import logger
 
 from kafetrain import ConstantBackoff, Settings
 from kafetrain.client.kafka_python_workarounds import keep_producer_usable_after_rejections
@@ -27,7 +26,7 @@ from tests.clients import library_under_test, named_for
 from tests.integration.journal import Place, Written
 from tests.waiting import wait_for
 
-__all__ = ["Cluster", "Headers", "MakeSettings", "cluster", "log", "make_settings"]
+__all__ = ["Cluster", "Headers", "MakeSettings", "cluster", "make_settings"]
 
 Headers = Sequence["tuple[str, bytes | None]"]
 MakeSettings = Callable[..., Settings]
@@ -241,14 +240,3 @@ def make_settings(kafetrain_broker: Broker, library: str) -> MakeSettings:
         return Settings(**{**defaults, **changes})
 
     return make
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What kafetrain logs, from warnings on: message by message."""
-    lines: list[str] = []
-    logger.enable("kafetrain")
-    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
-    yield lines
-    logger.remove(sink)
-    logger.disable("kafetrain")

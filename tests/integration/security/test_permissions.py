@@ -27,7 +27,6 @@ from kafetrain import (
 from kafetrain.client.ports import ClientError
 from kafetrain.errors import WriteFailedError
 from tests.integration.cluster import Cluster
-from tests.integration.cluster import log as log
 from tests.integration.security.secured import Right, SecuredBroker
 from tests.integration.security.tables import Row, here, rows
 from tests.waiting import wait_for

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from loguru import logger
 
 from kafetrain import App, ConfigurationError, ConstantBackoff, Middleware, Pause, Record
 from kafetrain.app import Router
@@ -20,16 +18,6 @@ from kafetrain.tracker import ErrorTracker
 from tests.unit.records import record
 
 
-@pytest.fixture
-def warnings() -> Iterator[list[str]]:
-    lines: list[str] = []
-    logger.enable("kafetrain")
-    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
-    yield lines
-    logger.remove(sink)
-    logger.disable("kafetrain")
-
-
 def planned(app: App, *existing: str) -> list[Planned]:
     return plan(app.routes, app.configuration.topics, lambda: existing)
 
@@ -38,13 +26,13 @@ def app(**settings: Any) -> App:
     return App(group_id="g", **settings)
 
 
-def test_a_router_takes_the_exact_name_first_and_warns_once_of_a_topic_that_nobody_serves(warnings: list[str]) -> None:
+def test_a_router_takes_the_exact_name_first_and_warns_once_of_a_topic_that_nobody_serves(log: list[str]) -> None:
     router = Router(
         {"orders-*": lambda _: "glob", re.compile("orders-.."): lambda _: "compiled", "orders-de": lambda _: "exact"}
     )
     assert [router(record(topic=topic)) for topic in ("orders-de", "orders-fr")] == ["exact", "glob"]
     assert [router(record(topic=topic)) for topic in ("refunds", "refunds", "orders")] == [None] * 3
-    assert warnings == [f"no handler is for topic {name}: its records are skipped" for name in ("refunds", "orders")]
+    assert log == [f"no handler is for topic {name}: its records are skipped" for name in ("refunds", "orders")]
 
 
 def test_handlers_with_the_same_settings_share_a_consumer() -> None:
@@ -83,7 +71,7 @@ def test_patterns_find_topics_of_the_cluster_and_no_auxiliary_ones() -> None:
     }
 
 
-def test_the_configured_topics_go_to_the_handler_without_topics_and_patterns_come_first(warnings: list[str]) -> None:
+def test_the_configured_topics_go_to_the_handler_without_topics_and_patterns_come_first(log: list[str]) -> None:
     one = app(topics=["a", "b", "c-1"])
     one.handler()(print)
     one.handler("b")(len)
@@ -94,15 +82,15 @@ def test_the_configured_topics_go_to_the_handler_without_topics_and_patterns_com
         "c-1": "repr",
         "a": "print",
     }
-    assert warnings == []
+    assert log == []
 
 
-def test_a_configured_topic_that_nobody_serves_is_skipped_with_a_warning(warnings: list[str]) -> None:
+def test_a_configured_topic_that_nobody_serves_is_skipped_with_a_warning(log: list[str]) -> None:
     one = app(topics="a,b")
     one.handler("a")(print)
     (consumer,) = planned(one)
     assert list(consumer.handlers) == ["a"]
-    assert warnings == ["no handler is for topic b: its records are skipped"]
+    assert log == ["no handler is for topic b: its records are skipped"]
 
 
 @pytest.mark.parametrize(

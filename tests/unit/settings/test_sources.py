@@ -130,11 +130,11 @@ class TestSources:
         read = Settings(max_retries=9)
         assert (read.group_id, read.concurrency, read.max_retries) == ("file", 4, 9)
 
-    def test_an_env_file_that_serves_other_programs_too_is_fine(self, tmp_path: Path, warnings: list[str]) -> None:
+    def test_an_env_file_that_serves_other_programs_too_is_fine(self, tmp_path: Path, log: list[str]) -> None:
         (tmp_path / ".env").write_text("DATABASE_URL=postgres://x\nGROUP_ID=theirs\nMAX_RETRIES=x\nconcurrency=0\n")
         read = settings()
         assert (read.group_id, read.max_retries, read.concurrency) == ("billing", 5, 1)
-        assert warnings == []
+        assert log == []
 
     def test_an_unreadable_env_file_is_a_configuration_error(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_bytes(b"KAFETRAIN_GROUP_ID=\xff\xfe\n")
@@ -147,21 +147,21 @@ class TestSources:
 
     @pytest.mark.parametrize("place", ["environment", ".env file"])
     def test_an_unknown_variable_is_warned_about_with_the_nearest_name(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warnings: list[str], place: str
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log: list[str], place: str
     ) -> None:
         if place == "environment":
             monkeypatch.setenv("KAFETRAIN_MAX_RETRYS", "3")
         else:
             (tmp_path / ".env").write_text("KAFETRAIN_MAX_RETRYS=3\n")
         assert settings().max_retries == 5
-        assert len(warnings) == 1
-        assert f"KAFETRAIN_MAX_RETRYS in the {place} is no setting" in warnings[0]
-        assert "did you mean KAFETRAIN_MAX_RETRIES?" in warnings[0]
-        assert "3" not in warnings[0], "what is in a variable may be a secret"
+        assert len(log) == 1
+        assert f"KAFETRAIN_MAX_RETRYS in the {place} is no setting" in log[0]
+        assert "did you mean KAFETRAIN_MAX_RETRIES?" in log[0]
+        assert "3" not in log[0], "what is in a variable may be a secret"
 
     def test_variables_of_the_test_fixtures_are_no_mistake(
-        self, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+        self, monkeypatch: pytest.MonkeyPatch, log: list[str]
     ) -> None:
         monkeypatch.setenv("KAFETRAIN_TEST_BROKERS", "localhost:9092")
         settings()
-        assert warnings == []
+        assert log == []

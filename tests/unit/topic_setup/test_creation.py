@@ -63,12 +63,12 @@ class TestCreation:
         assert prepare(admin).created == ("dlq-orders",)
         assert [spec.name for spec in admin.created] == ["dlq-orders"]
 
-    def test_where_all_is_well_nothing_is_changed(self, warnings: list[str]) -> None:
+    def test_where_all_is_well_nothing_is_changed(self, log: list[str]) -> None:
         admin = good_cluster()
         assert prepare(admin).created == ()
-        assert (admin.created, admin.grown, warnings) == ([], [], [])
+        assert (admin.created, admin.grown, log) == ([], [], [])
 
-    def test_a_broker_that_refuses_small_segments_gets_none(self, warnings: list[str]) -> None:
+    def test_a_broker_that_refuses_small_segments_gets_none(self, log: list[str]) -> None:
         admin = FakeAdmin(refused=frozenset({"segment.bytes"}))
         admin.add("orders")
         ready = prepare(admin)
@@ -77,7 +77,7 @@ class TestCreation:
         assert redirect.configs["cleanup.policy"] == "compact,delete"
         assert len(ready.warnings) == 1
         assert "redirect-orders: created without segment.ms, segment.bytes" in ready.warnings[0]
-        assert warnings == list(ready.warnings)
+        assert log == list(ready.warnings)
 
     def test_a_refused_creation_says_why_and_prints_the_commands(self) -> None:
         admin = FakeAdmin(refused=frozenset({"retention.ms"}))

@@ -54,7 +54,7 @@ class TestVerification:
 
     @pytest.mark.parametrize(("topic", "setting", "value", "needed"), WARNINGS)
     def test_a_setting_that_only_costs_is_a_warning(
-        self, topic: str, setting: str, value: str, needed: str, warnings: list[str]
+        self, topic: str, setting: str, value: str, needed: str, log: list[str]
     ) -> None:
         admin = good_cluster()
         if setting == "min.insync.replicas":
@@ -64,7 +64,7 @@ class TestVerification:
         ready = prepare(admin)
         assert len(ready.warnings) == 1
         assert f"{topic}: {setting} is {value} and should be {needed}: " in ready.warnings[0]
-        assert warnings == list(ready.warnings)
+        assert log == list(ready.warnings)
 
     def test_fewer_replicas_than_the_source_are_a_warning(self) -> None:
         ready = prepare(good_cluster(replication_factor=3))

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from loguru import logger
 
 from kafetrain import ConfigurationError, ErrorTracker, KafkaConsumer, Settings
 from kafetrain.tracker.hooks import ROOM, Hooks
 from tests.unit.tracker.conftest import record
 from tests.waiting import wait_for
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    lines: list[str] = []
-    logger.enable("kafetrain")
-    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
-    yield lines
-    logger.remove(sink)
-    logger.disable("kafetrain")
 
 
 def test_they_are_called_in_order_on_one_thread_of_their_own() -> None:
