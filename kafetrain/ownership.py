@@ -23,6 +23,8 @@ from kafetrain.record import TopicPartition
 __all__ = ["Owned", "Ownership", "by_topic"]
 
 COMMIT_EVERY_S = 1.0
+LAST_COMMIT_S = 5.0
+"""For how long a refused commit is tried again on leaving: what it does not commit would run once more elsewhere."""
 
 
 class Owned(Protocol):
@@ -185,17 +187,17 @@ class Ownership(Generic[P]):
         if self._clock.monotonic() >= self._next_commit + pressed * COMMIT_EVERY_S:
             self.commit()
 
-    def commit(self) -> None:
-        """Commit what has moved. A refusal is no error: what is not committed is delivered again."""
+    def commit(self) -> bool:
+        """Commit what has moved. A refusal is no error, but False: what is not committed is delivered again."""
         self._next_commit = self._clock.monotonic() + COMMIT_EVERY_S
         with self._committing:
-            self._commit_all_but(self._in_transactions)
+            return self._commit_all_but(self._in_transactions)
 
-    def _commit_all_but(self, others: frozenset[TopicPartition]) -> None:
+    def _commit_all_but(self, others: frozenset[TopicPartition]) -> bool:
         mine = [part for part in self if part.place not in others]
         offsets = {part.place: offset for part in mine if (offset := part.to_commit()) is not None}
         if not offsets:
-            return
+            return True
         try:
             self._consumer.commit(offsets)
         except NotOwnerError as error:
@@ -207,6 +209,8 @@ class Ownership(Generic[P]):
         else:
             for place, offset in offsets.items():
                 self.partitions[place].committed = offset.next_offset
+            return True
+        return False
 
     # The thread of a transaction
 
@@ -243,7 +247,12 @@ class Ownership(Generic[P]):
                 part.leave()
             while not all(part.idle for part in self) and self._clock.monotonic() < deadline:
                 work_on()
-            self.commit()
+            deadline = min(deadline, self._clock.monotonic() + LAST_COMMIT_S)
+            while not self.commit() and self._clock.monotonic() < deadline:
+                # Others who leave at the same time cause a rebalance, and it may leave us what we have.
+                work_on()
+                self.take_events()
+                self.answer_handovers()
         finally:
             self._closed = True
             self._give_up(self.partitions.keys() | self.awaited)

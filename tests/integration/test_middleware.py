@@ -47,7 +47,9 @@ def test_without_error_handling_a_failure_stops_the_consumer_and_nothing_past_it
 
     with pytest.raises(ValueError, match="not m20"):
         KafkaConsumer(settings).consume(topic, journal.recording(handle))
-    assert cluster.committed(settings.group_id, topic)[0][0] == 20
+    # With several threads a key may be behind: its records are open, and nothing past them is committed either.
+    first_open = min({record.offset for record in written} - set(journal.offsets("ended")))
+    assert cluster.committed(settings.group_id, topic)[0][0] == first_open <= 20
     assert not cluster.exists(f"retry-{topic}"), "without a tracker nothing is made beside the source topic"
 
     journal.interrupted()

@@ -248,6 +248,31 @@ def test_closing_is_bounded(bench: Bench) -> None:
     assert bench.consumer.closed
 
 
+def test_a_commit_that_a_rebalance_refuses_on_closing_is_tried_again(bench: Bench) -> None:
+    """What stays uncommitted would run once more elsewhere. Of two that leave, one meets the other's rebalance."""
+    bench.own(A).position, bench.own(B).position = 3, 4
+    bench.consumer.refuses = NotOwnerError("a rebalance is under way")
+
+    def work_on() -> None:
+        bench.consumer.refuses = None
+        bench.owned.lost(frozenset({B}))
+
+    bench.owned.close(work_on)
+    assert bench.consumer.commits == [{A: 3}], "B is another's now"
+
+
+def test_a_commit_that_is_refused_for_good_does_not_keep_closing_from_its_end(bench: Bench) -> None:
+    bench.own(A).position = 3
+    bench.consumer.refuses = NotOwnerError("a rebalance is under way")
+
+    def work_on() -> None:
+        bench.clock.now += 2.0
+
+    bench.owned.close(work_on)
+    assert bench.clock.now == 106.0
+    assert bench.consumer.closed
+
+
 def test_partition_numbers_by_topic() -> None:
     assert by_topic([A, TopicPartition("u", 4), B]) == {"t": [0, 1], "u": [4]}
 
