@@ -254,12 +254,13 @@ class Transactor:
             if self._stopping.is_set():
                 for item in _open(items):
                     item.future.set_exception(_closed())
-            elif last is not None and error is not None and self._clock.monotonic() > deadline:
-                _fail(items, error)
+                continue
+            # The time alone ends nothing: a machine that was suspended wakes up past every deadline. And whom the
+            # group has given up learns of it, or is a member again.
+            before, last = last, None if error is None or _is_refused(error) else error
+            if before is not None and last is not None and self._clock.monotonic() > deadline:
+                _fail(items, last)
             else:
-                # The time alone ends nothing: a machine that was suspended wakes up past every deadline. And whom the
-                # group has given up learns of it, or is a member again.
-                last = None if error is None or _is_refused(error) else error
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, AGAIN_AT_MOST_S)
 

@@ -17,7 +17,7 @@ from kafetrain import KafkaConsumer, Record, RetriableError, get_retry_attempt
 from kafetrain.record import RetryHeader, header
 from kafetrain.testing import Broker
 from tests.benchmarks.ours import settings_for
-from tests.benchmarks.report import Block, Scale
+from tests.benchmarks.report import Block, Scale, percentile
 from tests.waiting import wait_for
 
 __all__ = ["blocks", "late_ms", "lateness_row", "produce_slowly"]
@@ -47,7 +47,7 @@ def blocks(broker: Broker, scale: Scale) -> Iterator[Block]:
 
 def lateness_row(name: str, values: Sequence[float]) -> tuple[str, ...]:
     """Of sorted values in ms."""
-    figures = (values[0], _percentile(values, 0.5), _percentile(values, 0.99), values[-1])
+    figures = (values[0], percentile(values, 0.5), percentile(values, 0.99), values[-1])
     return name, str(len(values)), *(f"{figure:.1f}" for figure in figures)
 
 
@@ -92,7 +92,3 @@ def produce_slowly(servers: str, topic: str, keys: Sequence[bytes]) -> None:
             producer.flush(30)
             time.sleep(0.05)
     producer.flush(30)
-
-
-def _percentile(values: Sequence[float], share: float) -> float:
-    return values[min(len(values) - 1, int(share * len(values)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Block", "Scale", "print_block", "spread", "write_page"]
+__all__ = ["Block", "Scale", "percentile", "print_block", "spread", "write_page"]
 
 LIBRARIES = ("kafetrain", "kafka-python", "confluent-kafka", "faststream", "aiokafka")
 
@@ -56,6 +57,11 @@ def print_block(console: Console, block: Block) -> None:
     for row in block.rows:
         table.add_row(*row)
     console.print(table)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """By nearest rank: a value that was measured."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def write_page(path: Path, command: str, blocks: list[Block], broker: str) -> None:

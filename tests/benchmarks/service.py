@@ -24,6 +24,7 @@ from typing import Any
 
 from kafetrain.testing import kafka_broker
 from tests.benchmarks.load import Load, cpu_s, post, post_all
+from tests.benchmarks.report import percentile
 from tests.integration.service.harness import Service
 from tests.redis_server import RedisServer
 
@@ -83,7 +84,7 @@ class Receiver(asyncio.Protocol):
 
 def percentiles(values: list[float]) -> str:
     ordered = sorted(values)
-    parts = [f"p{share:g} {ordered[int(len(ordered) * share / 100)] * 1000:.1f} ms" for share in (50, 99)]
+    parts = [f"p{share:g} {percentile(ordered, share / 100) * 1000:.1f} ms" for share in (50, 99)]
     return ", ".join([*parts, f"max {ordered[-1] * 1000:.1f} ms"])
 
 

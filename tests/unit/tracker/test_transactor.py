@@ -202,6 +202,25 @@ def test_what_cannot_be_written_in_time_stops_the_consumer(bench: Transactions) 
     assert bench.clock.ms >= 1_000_000 + 10_000, "for as long as a write may take"
 
 
+def test_a_refused_membership_stops_nobody_however_late_it_is(bench: Transactions) -> None:
+    """Frozen and thawed, the writes of before having failed: the group has gone on, and takes us in again."""
+
+    def thaw() -> None:
+        bench.clock.ms += 60_000
+        bench.cluster.in_begin = be_refused
+
+    def be_refused() -> None:
+        bench.cluster.in_begin = lambda: None
+        raise NotOwnerError("no member at the moment")
+
+    bench.cluster.sends = [ClientError("no leader", retriable=True)]
+    done = bench.fail(7)
+    bench.transactor._stopping.on_wait = [thaw]  # type: ignore[attr-defined]  # it is an Impatient
+    bench.step()
+    assert done.result(0) is Outcome.REDIRECTED
+    assert bench.cluster.begun == 3
+
+
 def test_a_refusal_for_good_is_told_at_once(bench: Transactions) -> None:
     bench.cluster.openings = [ClientError("TransactionalIdAuthorizationFailed")]
     done = bench.fail(7)
