@@ -68,6 +68,8 @@ def test_what_no_lock_needs_any_more_is_deleted_and_a_restart_finds_what_does(
     written = cluster.write_all(topic, [(0, b"key-%d" % at, b"m") for at in range(30)])
     with KafkaConsumer.resilient(settings, topic, journal.recording(handle)) as consumer:
         wait_for("all have succeeded", lambda: len(journal.offsets("ended")) == 30, check=consumer.check)
+        # Its handler has ended before the end of its lock is written, and the next lock must come behind all of those.
+        wait_for("no key is locked", lambda: not list(consumer.tracker.locks(topic)), check=consumer.check)
         waits = cluster.write(topic, b"waits", b"later", b"behind")
         wait_for("a key waits", lambda: len(cluster.read(retry)) == 2, check=consumer.check)
         wait_for("the retry topic is purged", lambda: cluster.begin_offsets(retry) == {0: 30}, check=consumer.check)
