@@ -173,6 +173,7 @@ class LockTable:
         for partition in self.sources.keys() | other.sources.keys():
             mine, theirs = self.source(partition), other.source(partition)
             mine.chains, mine.entries, mine.ended = theirs.chains, theirs.entries, theirs.ended
+            mine.set_floor(mine.floor)  # it may have risen since `fresh`
 
     def open_ids(self) -> Iterator[tuple[int, int, Entry]]:
         """(source partition, offset, entry) of every lock."""

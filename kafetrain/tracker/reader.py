@@ -271,6 +271,7 @@ class RedirectReader:
                 for claim in self._state.all_claims():
                     if claim.redirect == place:
                         claim.ready, claim.restore_to = False, None
+                        claim.restoring_since = claim.progress = None
                 self._consumer.seek(place, starts[place])
         self._passed.clear()
 
