@@ -78,15 +78,15 @@ class Claim:
         """Nothing is known of the record and of its key: it may run without a further look. Any thread, without the
         mutex, as long as records of a key come one after the other: what became of the one before is known by then.
         """
+        if not self.ready or self.released:  # first: the locks may be another object a moment later
+            return False
         key = record.key
         if key is None:
             key = record.offset
         elif type(key) is not bytes:
             return False
         # In this order: a redirect that ends moves its record from `writing` to the chains.
-        if key in self.writing or key in self.locks.chains.kept or record.offset in self.locks.entries.packed:
-            return False
-        return self.ready and not self.released
+        return not (key in self.writing or key in self.locks.chains.kept or record.offset in self.locks.entries.packed)
 
     @property
     def is_writing(self) -> bool:

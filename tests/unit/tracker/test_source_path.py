@@ -258,3 +258,29 @@ def test_a_backoff_policy_that_fails_behind_a_future_is_told(bench: Bench) -> No
     future.set_exception(ValueError())
     with pytest.raises(ZeroDivisionError):
         pending.done.result(timeout=0)
+
+
+class Meanwhile:
+    """A record that is looked at while the locks of its partition are restored: they are there once it is asked where
+    it stands."""
+
+    topic, partition, key, value, headers, timestamp = "orders", 0, b"k", b"v", (), 77
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    @property
+    def offset(self) -> int:
+        if not self._bench.claim.ready:
+            self._bench.claim.locks = self._bench.table.source(0)
+            self._bench.claim.ready = True
+        return 2
+
+
+def test_a_record_that_comes_just_before_the_locks_are_restored_is_held_to_them(bench: Bench) -> None:
+    bench.table.source(0).put(1, Entry(b"k", attempt=1, log_offset=33))
+    bench.state.claim(Side.SOURCE, bench.topic, [0])
+    early = Meanwhile(bench)
+    assert not bench.claim.may_run(early)
+    bench.claim.locks, bench.claim.ready = bench.table.source(0), True
+    assert not bench.claim.may_run(early)
