@@ -47,10 +47,12 @@ class Sequencer:
             running = Running()
         running.sequence, running.queue = sequence, self._acknowledged
         with self._mutex:
-            if self._closed:
-                raise NotTrackedError("(the tracker is closed)")
-            self._open.add(running)
-        self._resume(running)
+            if not (closed := self._closed):
+                self._open.add(running)
+        if closed:
+            running.set_exception(NotTrackedError("(the tracker is closed)"))
+        else:
+            self._resume(running)
         return running
 
     def wait_idle(self, timeout_s: float) -> bool:

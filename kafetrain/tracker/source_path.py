@@ -127,8 +127,9 @@ class SourcePath:
         """Never in one transaction with the record before, whose lock the table knows only once that is committed."""
 
         def run(earlier: Future[Any] | None) -> None:
-            if earlier is not None and (error := earlier.exception()) is not None:
-                turn.set_exception(error)
+            if earlier is not None and earlier.exception() is not None:
+                # Not here: thousands may wait behind each other, and a stack does not hold as many.
+                self._sequencer.run(self._after(earlier, turn), turn)
             else:
                 done = path.run(partial(self._decided, turn), turn.claim, (turn.source.id.offset,))
                 done.add_done_callback(partial(copy_outcome, into=turn))

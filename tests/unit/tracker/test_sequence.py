@@ -76,4 +76,4 @@ def test_who_waits_for_an_abandoned_sequence_is_told(sequencer: Sequencer) -> No
         waiting.result(timeout=0)
     assert sequencer.wait_idle(0)
     with pytest.raises(NotTrackedError, match="closed"):
-        sequencer.run(two_writes(Future(), Future(), []))
+        sequencer.run(two_writes(Future(), Future(), [])).result(timeout=0)

@@ -235,6 +235,7 @@ def test_a_failure_holds_the_next_record_of_its_key_back(bench: Transactions) ->
     first, second = bench.fail(1, b"a"), bench.submit(2, b"a").done
     bench.step()
     bench.step()
+    bench.sequencer.step()
     for done in (first, second):
         with pytest.raises(WriteFailedError):
             done.result(0)
@@ -277,3 +278,14 @@ def test_loops_of_ones_own_commit_offsets_themselves_and_are_refused(bench: Tran
     for call in calls:
         with pytest.raises(ConfigurationError, match=r"is for loops of your own.*KafkaConsumer\.resilient"):
             call()
+
+
+def test_a_failure_ends_all_that_waits_behind_it_however_much(bench: Transactions) -> None:
+    """A key with thousands of records in hand when its partition goes."""
+    futures = [bench.fail(1, b"a"), *(bench.submit(offset, b"a").done for offset in range(2, 3_000))]
+    claim = bench.claim
+    bench.state.release(Side.SOURCE, bench.topic)
+    bench.step()
+    bench.sequencer.step()
+    assert [future for future in futures if not isinstance(future.exception(0), PartitionLostError)] == []
+    assert not claim.is_writing
