@@ -117,7 +117,7 @@ class Controls:
             held.busy = True  # or it might run while its entry is written, and its outcome be undone by that
         entry = structs.replace(entry, due_ms=now_ms, log_offset=-1)
         headers, write = audit_headers(control.audit), self._outcomes.writes(self._part).entry
-        work = partial(write, self._outcomes.topic, control.id, entry, headers)
+        work = partial(write, self._outcomes.topic, control.id, entry, headers, alone=held is None)
         self._part.lay_aside(chain)
         put_back = None if held is None else partial(self._part.put_back, held)
         self._write(chain, control, work, "due now", put_back)

@@ -137,11 +137,14 @@ class Writes:
         self._mutex = threading.Lock()  # guards what follows; nothing is called or taken inside
         self._registering: dict[TopicPartition, LightFuture[None]] = {}
 
-    def entry(self, topic: PreparedTopics, id: MessageId, entry: Entry, headers: Headers = ()) -> Sequence[Entry]:
-        """Write an entry. Returns it with its offset. `headers`: who asked for it, where somebody did."""
+    def entry(
+        self, topic: PreparedTopics, id: MessageId, entry: Entry, headers: Headers = (), *, alone: bool = False
+    ) -> Sequence[Entry]:
+        """Write an entry. Returns it with its offset. `headers`: who asked for it, where somebody did. `alone`: whether
+        its retry record is there is not known."""
         redirect = self._redirect(topic, id.partition)
         yield from self._register(topic, redirect, id)
-        if self._atomic:
+        if self._atomic and not alone:
             entry = structs.replace(entry, atomic=True)
         out = OutgoingRecord(redirect.topic, redirect.partition, str(id).encode(), encode_entry(entry), headers)
         offset = yield from self._write("lock", id, out)

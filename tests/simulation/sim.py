@@ -154,6 +154,11 @@ class Sim:
         self.instances[name] = instance
         return instance
 
+    def change(self, **settings: Any) -> None:
+        """For instances that are started from now on."""
+        self._changes.update(settings)
+        self._settings.clear()
+
     def step(self, instance: SimulatedInstance, component: str) -> None:
         instance.step(component)
         self._look(instance)
