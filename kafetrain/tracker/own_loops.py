@@ -157,9 +157,7 @@ class OwnRetryLoop:
             locks.repair(offset, source.key, info.attempt, info.due_ms)
             entry = locks.entries.get(offset)
             chain = locks.chains.get(chain_key(source.key, offset))
-            if entry is None or chain is None:
-                return _Found(claim, info, source, None, None, 0, False)
-            if entry.dead_at is not None:
+            if entry is None or chain is None or entry.state is State.DEAD:
                 return _Found(claim, info, source, None, None, 0, False)
             head = runnable_head(locks, chain)
             due_ms = 0 if head is None else locks.entries[head].due_ms
