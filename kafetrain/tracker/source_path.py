@@ -105,7 +105,7 @@ class SourcePath:
             key,
             payload(record, "value"),
             tuple(record.headers or ()),
-            record.timestamp,
+            -1 if record.timestamp is None else record.timestamp,  # from before records had one
             given=record,
         )
         turn = Turn(self._state, claim, chain_key(key, record.offset), source, error, die=die)

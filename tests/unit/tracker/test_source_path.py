@@ -237,6 +237,16 @@ def test_a_record_without_key_and_value_leaves_as_it_came(bench: Bench) -> None:
     assert dict(sent.headers)["x-retry-null-value"] == b"1"
 
 
+def test_a_record_without_a_timestamp_leaves_with_none_that_it_could_have(bench: Bench) -> None:
+    """As clients deliver what a topic holds from before there were timestamps."""
+    old: Any = record(1)
+    old.timestamp = None
+    bench.path.redirect(old, None)
+    bench.settle()
+    assert bench.producer.topics()[-1] == "retry"
+    assert dict(bench.producer.sent[-1].headers)["x-retry-timestamp"] == b"-1"
+
+
 def test_a_dead_letter_whose_partition_went_away_does_not_stop_the_key_for_the_next_owner(bench: Bench) -> None:
     bench.fails[1] = NotRetriableError("never")
     done = bench.submit(1).done
