@@ -8,6 +8,7 @@ ErrorTracker ── SourcePath / OwnRetryLoop   decide, by the rules in core
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
@@ -60,6 +61,7 @@ class ErrorTracker:
         self._hooks = Hooks(on_dead_letter, on_dead_key)
         self._client = client
         self._parts: Parts | None = None
+        self._starting = threading.Lock()  # while they are built
         self.submit: Callable[[Record, Handler], Outcome | Pending] = self._not_running
         """As `process`, for source records, without waiting until it is durable. The source path's own method while
         something is tracked: this is the hot path."""
@@ -344,8 +346,9 @@ class ErrorTracker:
         return self._parts
 
     def _started(self) -> Parts:
-        if self._parts is None:
-            self._parts = Parts(self.client, self.state, self.settings, self.clock, self._hooks)
-            self._parts.start()
-            self.submit = self._parts.source.submit
-        return self._parts
+        with self._starting:
+            if self._parts is None:
+                self._parts = Parts(self.client, self.state, self.settings, self.clock, self._hooks)
+                self._parts.start()
+                self.submit = self._parts.source.submit
+            return self._parts
