@@ -91,8 +91,8 @@ class _Transaction:
         self.sequencer = Sequencer(POLL)
         self.when_durable: list[Callable[[], object]] = []
         self.begun = False
-        self.witness: tuple[TopicPartition, int] | None = None
-        """One of its records, by which one can tell later on whether it was committed."""
+        self.witness: tuple[TopicPartition, Future[int]] | None = None
+        """One of its writes, by which one can tell later on whether it was committed."""
         self.open = 0
         self.results: dict[_Item, Any] = {}
         self.failed: dict[_Item, BaseException] = {}
@@ -112,11 +112,6 @@ class _Transaction:
             self.results[item] = done.result()
         else:
             self.failed[item] = error
-
-    def acknowledged(self, record: OutgoingRecord, sent: Future[int]) -> None:
-        """On the client's thread."""
-        if sent.exception() is None:
-            self.witness = TopicPartition(record.topic, record.partition), sent.result()
 
 
 class Transactor:
@@ -185,7 +180,7 @@ class Transactor:
         except ClientError as error:
             sent = LightFuture()
             sent.set_exception(error)
-        sent.add_done_callback(lambda done: now.acknowledged(record, done))
+        now.witness = TopicPartition(record.topic, record.partition), sent
         return sent
 
     def when_durable(self, call: Callable[[], object]) -> None:
@@ -311,9 +306,9 @@ class Transactor:
                 return
             raise ClientError(f"{error}; it was aborted", retriable=True)
 
-    def _is_committed(self, place: TopicPartition, at: int, deadline: float) -> bool:
+    def _is_committed(self, place: TopicPartition, sent: Future[int], deadline: float) -> bool:
         """Readers see a record of it. Past it they come only when its transaction is over."""
-        reader = self._client.reader()
+        at, reader = sent.result(), self._client.reader()
         try:
             reader.assign({place: at})
             while True:

@@ -21,8 +21,10 @@ from kafetrain.errors import (
 )
 from kafetrain.outcome import Outcome
 from kafetrain.record import TopicPartition
+from kafetrain.tracker.sequence import Running
 from kafetrain.tracker.state import Claim, Side
 from kafetrain.tracker.transactor import Transactor
+from tests.unit.tracker import transactions
 from tests.unit.tracker.conftest import REDIRECT, record
 from tests.unit.tracker.transactions import SOURCE, Transactions
 
@@ -124,6 +126,24 @@ def test_a_transaction_whose_commit_got_no_answer_is_looked_up_and_not_done_twic
     assert bench.cluster.topics() == ["redirect", "retry"]
     assert (bench.cluster.begun, bench.cluster.opened) == (1, 2)
     assert entry(bench, 7) is not None
+
+
+class Late(Future[int]):
+    """The client's thread has told the sequence of a write, and nobody else yet."""
+
+    def add_done_callback(self, fn: Callable[[Future[int]], object]) -> None:
+        if isinstance(fn, Running):
+            super().add_done_callback(fn)
+
+
+def test_it_is_looked_up_however_late_the_clients_thread_is(
+    bench: Transactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactions, "Future", Late)
+    bench.cluster.commits = [("committed", OutcomeUnknownError("no answer", retriable=True))]
+    bench.fail(7)
+    bench.step()
+    assert bench.cluster.topics() == ["redirect", "retry"]
 
 
 def test_what_was_committed_is_asked_for_until_a_broker_answers(bench: Transactions) -> None:
