@@ -268,8 +268,9 @@ class ErrorTracker:
         if side in self._by_assignment:
             return
         self._by_assignment.add(side)
-        for topic in self.state.topics.values():
-            self.state.release(side, topic)
+        with self.state.mutex:
+            for topic in self.state.topics.values():
+                self.state.release(side, topic)
 
     def locks(self, topic: str) -> list[Lock]:
         """Every key of `topic` in retry or dead, as far as this tracker tracks its partitions."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from kafetrain import ErrorTracker, Settings
 from kafetrain.testing.simulated import SimulatedCluster
+from kafetrain.topics import AuxiliaryTopics
+from kafetrain.tracker.state import Side
 
 
 class Building:
@@ -45,3 +50,24 @@ def test_threads_that_begin_to_track_at_the_same_time_share_what_is_built() -> N
             "retry-orders",
             "retry-payments",
         }
+
+
+def test_a_layer_may_take_a_side_while_another_topic_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = SimulatedCluster()
+    cluster.create_topic("orders")
+    with ErrorTracker(Settings(group_id="g"), client=cluster.client("one")) as tracker:
+        tracker.start_tracking("orders")
+        state, release = tracker.state, tracker.state.release
+        begins = threading.Thread(target=lambda: state.add_topic(another), daemon=True)
+        another = replace(state.topic("orders"), names=AuxiliaryTopics.of(tracker.settings, "payments"))
+
+        def release_meanwhile(*of: Any) -> None:
+            begins.start()
+            begins.join(0.2)  # it waits for nobody, or until the sides are set
+            release(*of)
+
+        monkeypatch.setattr(state, "release", release_meanwhile)
+        tracker.track_by_assignment(Side.SOURCE)
+        begins.join()
+        assert not state.source_claims
+        monkeypatch.undo()
