@@ -45,7 +45,7 @@ class Turn(Running[Outcome]):
         if self._over is None:
             self._over = LightFuture()
             if self.done() and (error := self.exception()) is not None:
-                self._over.set_exception(error)
+                self._over.set_exception(_passed_on(error))
         return self._over
 
     def end(self) -> None:
@@ -76,4 +76,9 @@ class Turn(Running[Outcome]):
             with self._tracked.mutex:
                 over = self._over
             if over is not None and not over.done():
-                over.set_exception(error)
+                over.set_exception(_passed_on(error))
+
+
+def _passed_on(error: BaseException) -> BaseException:
+    """To the next of the chain. Thousands may pass it on, and each would add to its traceback."""
+    return error.with_traceback(None)

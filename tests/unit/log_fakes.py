@@ -55,9 +55,10 @@ class FakeReader:
             return {}
         found: dict[TopicPartition, list[LogRecord]] = {}
         for place, position in self._positions.items():
-            start = 0 if position is None else position
-            if start < self.client.beginning.get(place, 0):
+            if (position or 0) < self.client.beginning.get(place, 0):
                 raise OffsetOutOfRangeError([place])
+        for place, position in self._positions.items():
+            start = 0 if position is None else position
             records = [record for record in self.client.log.get(place, []) if record.offset >= start][:2]
             if records:
                 found[place] = records

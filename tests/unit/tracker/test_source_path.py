@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
@@ -123,6 +124,19 @@ def test_nothing_of_a_key_is_written_past_a_write_that_failed(bench: Bench) -> N
             done.result(timeout=0)
     assert bench.runs == [1]
     assert len(bench.producer.sent) == 1
+
+
+def test_an_error_that_many_records_pass_on_stays_short(bench: Bench) -> None:
+    bench.fails[1] = ValueError()
+    waiting = [bench.submit(offset).done for offset in range(1, 300)]
+    bench.producer.refuse()
+    bench.sequencer.step()
+    late = bench.submit(300).done
+    bench.sequencer.step()
+    for done in (waiting[0], waiting[-1], late):
+        error = done.exception(0)
+        assert isinstance(error, WriteFailedError)
+        assert len(traceback.extract_tb(error.__traceback__)) < 20
 
 
 def test_a_redelivered_pending_record_gets_a_retry_record_and_never_a_second_entry(bench: Bench) -> None:
