@@ -42,7 +42,7 @@ class SuccessesFirst:
     def __init__(self, middlewares: Sequence[Middleware], handler: Handler, claim: Claim | None) -> None:
         self._middlewares, self._handler = middlewares, handler
         self._claim: Any = claim or _NeverLocked()
-        self._full = compose(middlewares, handler)
+        self._full = compose(middlewares, self._run_ours)
 
     def __call__(self, record: Record) -> object:
         if not self._claim.may_run(record):
@@ -75,6 +75,13 @@ class SuccessesFirst:
         except Exception as error:
             return self._after_failure(error)
         return None
+
+    def _run_ours(self, record: Record) -> object:
+        # The middlewares may have waited, and found a new claim: should the partition have gone and come back
+        # meanwhile, the record is delivered anew.
+        if self._claim.released:
+            raise NoOutcome
+        return self._handler(record)
 
     def _after(self, result: object) -> Handler:
         return compose(self._middlewares, lambda _: result)

@@ -77,7 +77,7 @@ def test_a_lock_of_its_key_or_of_itself_brings_all_back(locked: Any, also_seen: 
     call = compose_for_successes([quiet], lambda record: None, claim)
     call(locked)
     assert quiet.results == [None] * also_seen
-    claim.released = True
+    claim.ready = False
     call(record(1, b"other"))
     assert quiet.results == [None] * (also_seen + 1)
 
@@ -122,6 +122,21 @@ def test_a_failure_after_the_partition_went_away_has_no_outcome() -> None:
 
     with pytest.raises(NoOutcome):
         compose_for_successes([Seen(skips_successes=True)], failing, claim)(RECORD)
+
+
+def test_what_waited_until_the_partition_went_away_does_not_run() -> None:
+    """It may be ours again by now, under a new claim: the record is delivered anew."""
+    claim = Claim(Side.SOURCE, PREPARED, 0, None)
+    ran: list[Any] = []
+
+    class Waiting(Seen):
+        def __call__(self, record: Any, call_next: Handler) -> object:
+            claim.released = True
+            return super().__call__(record, call_next)
+
+    with pytest.raises(NoOutcome):
+        compose_for_successes([Waiting(skips_successes=True)], ran.append, claim)(RECORD)
+    assert ran == []
 
 
 class Batch:
