@@ -238,7 +238,7 @@ class TrackerState:
         """The claim on a source partition, or on a retry partition; blocks until its locks are restored.
 
         Raises what prevents that, and `NotTrackedError` where the partition is not claimed (any more). Bounded: the
-        reader gives every claim that makes no progress an error.
+        reader gives every claim that makes no progress an error, but for one that waits for its partner to be created.
         """
         claims = self.source_claims if side is Side.SOURCE else self.retry_claims
         with self.changed:
