@@ -1,14 +1,13 @@
 """The producer port on kafka-python's `KafkaProducer`.
 
-The library's producer has no bound on memory, and there are states in which its futures never end. So this keeps
-account of every record that is under way, lets no more in than fit, and replaces a producer that has stopped working.
+There are states in which the library's futures never end. So each record that is under way has a deadline here, and a
+producer that has stopped working is replaced.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
@@ -24,14 +23,10 @@ from kafetrain.client.kafka_python_workarounds import (
     keep_producer_usable_after_rejections,
     send_nothing_that_has_failed,
 )
-from kafetrain.client.ports import ClientError, OutgoingRecord, size_of
-from kafetrain.futures import LightFuture
+from kafetrain.client.open_records import OpenRecord, OpenRecords
+from kafetrain.client.ports import ClientError, OutgoingRecord
 
 __all__ = ["KafkaPythonProducer", "Open", "append"]
-
-MAX_OPEN_RECORDS = 20_000
-MAX_OPEN_BYTES = 64 * 1024 * 1024
-"""Of keys, values and headers. A larger record goes when it is alone."""
 
 LATE = 1.05
 """Times the delivery timeout: when a record has still not ended by then, its producer is given up."""
@@ -40,20 +35,12 @@ ABANDON_TIMEOUT_S = 5.0
 STUCK_WITHIN_S = 0.2
 
 
-class Open(LightFuture[int]):
-    """A record under way: the future of its offset."""
+class Open(OpenRecord):
+    """A record under way, as the library is to tell of it."""
 
-    def __init__(self, record: OutgoingRecord, deadline: float, owner: KafkaPythonProducer) -> None:
-        super().__init__()
-        self.topic, self.partition, self.deadline, self._owner = record.topic, record.partition, deadline, owner
-        self.size_bytes = size_of(record)
-        self.number = 0
-        self.producer: Any = None  # that it was handed to
-
-    def __str__(self) -> str:
-        return f"sending to {self.topic}[{self.partition}]"
-
-    # For the library
+    _owner: KafkaPythonProducer
+    deadline: float
+    producer: Any = None  # that it was handed to
 
     def acknowledged(self, metadata: Any) -> None:
         self._owner._acknowledged(self, metadata.offset)
@@ -87,13 +74,8 @@ class KafkaPythonProducer:
         self._build = build
         self._late_after_s = delivery_timeout_s * LATE
         self._max_block_s = max_block_s
-        # Guards what follows. Never held while the library is called: its thread wants it, to end records.
-        self._mutex = threading.Lock()
-        self._changed = threading.Condition(self._mutex)
-        self._open: OrderedDict[int, Open] = OrderedDict()  # in the order of the calls
-        self._open_bytes = 0
-        self._last_number = 0
-        self._is_closed = False
+        self._open: OpenRecords[Open] = OpenRecords()
+        self._changed = self._open.changed  # guards the two below as well
         self._is_replacing = False
         self._producer: Any = self._built(None)  # None: to be built by the next send
         self._api_version = self._producer.config["api_version"]
@@ -103,33 +85,24 @@ class KafkaPythonProducer:
         self._watchdog.start()
 
     def send(self, record: OutgoingRecord) -> Future[int]:
-        one = Open(record, time.monotonic() + self._late_after_s, self)
-        with self._mutex:
-            has_room = self._fits(one.size_bytes) or self._wait_for_room(one.size_bytes)
-            refusal = self._refusal(one, has_room)
-            if refusal is None:
-                one.number = self._last_number = self._last_number + 1
-                self._open[one.number] = one
-                self._open_bytes += one.size_bytes
-        if refusal is None:
-            self._hand_over(one, record)
+        now = time.monotonic()
+        one = Open(record, self)
+        one.deadline = now + self._late_after_s
+        try:
+            self._open.add(one, now + self._max_block_s)
+        except ClientError as error:
+            one.set_exception(error)
         else:
-            one.set_exception(refusal)
+            self._hand_over(one, record)
         return one
 
     def flush(self, timeout: timedelta) -> None:
-        with self._changed:
-            last = self._last_number
-            self._changed.wait_for(lambda: self._first_open() > last, timeout.total_seconds())
+        self._open.flush(timeout)
 
     def close(self, timeout: timedelta) -> None:
         deadline = time.monotonic() + timeout.total_seconds()
-        with self._changed:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._open, timeout.total_seconds())
+        if not self._open.close(timeout):
+            return
         self._suspicion.set()  # wakes the watchdog, which ends
         self._replace(self._producer, max(1.0, deadline - time.monotonic()))
         self._watchdog.join(ABANDON_TIMEOUT_S)
@@ -168,17 +141,13 @@ class KafkaPythonProducer:
     # Ends of records; most of this on the library's thread
 
     def _acknowledged(self, one: Open, offset: int) -> None:
-        if not self._ends(one):
-            return
-        if offset >= 0:
-            one.set_result(offset)
-        else:  # a repeated batch whose first copy the broker knows, but no longer where it is
-            one.set_exception(ClientError(f"{one}: appended, but nobody tells at which offset", retriable=True))
+        if self._open.remove(one):
+            one.appended(offset)
 
     def _failed(self, one: Open, error: Exception) -> None:
         with self._changed:
             given_up = one.producer is not None and one.producer is not self._producer
-        if not self._ends(one):
+        if not self._open.remove(one):
             return
         if given_up and isinstance(error, kafka_errors.IllegalStateError):
             one.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
@@ -187,46 +156,17 @@ class KafkaPythonProducer:
         if isinstance(error, kafka_errors.KafkaTimeoutError):
             self._suspicion.set()
 
-    def _ends(self, one: Open) -> bool:
-        """Take the record out of the account; False: it has ended before."""
-        with self._mutex:
-            if self._open.pop(one.number, None) is None:
-                return False
-            self._open_bytes -= one.size_bytes
-            self._changed.notify_all()
-        return True
-
-    def _wait_for_room(self, size: int) -> bool:
-        """With `_changed` held."""
-        return self._changed.wait_for(lambda: self._is_closed or self._fits(size), self._max_block_s)
-
-    def _refusal(self, one: Open, has_room: bool) -> ClientError | None:
-        if self._is_closed:
-            return ClientError(f"{one}: the producer is closed")
-        if not has_room:
-            why = f"{len(self._open)} records of {self._open_bytes} bytes are not acknowledged yet"
-            return ClientError(f"{one}: {why}", retriable=True)
-        return None
-
-    def _fits(self, size: int) -> bool:
-        if not self._open:
-            return True
-        return len(self._open) < MAX_OPEN_RECORDS and self._open_bytes + size <= MAX_OPEN_BYTES
-
-    def _first_open(self) -> float:
-        return next(iter(self._open), float("inf"))
-
     # Replacing a producer that no longer works
 
     def _working_producer(self) -> Any:
         producer = self._producer
-        if producer is not None and not self._is_replacing and not self._is_closed and not is_stuck(producer):
+        if producer is not None and not self._is_replacing and not self._open.is_closed and not is_stuck(producer):
             return producer
         deadline = time.monotonic() + self._max_block_s
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: not self._is_replacing, max(0.0, deadline - time.monotonic()))
-                if self._is_replacing or self._is_closed:
+                if self._is_replacing or self._open.is_closed:
                     raise ClientError("the producer is being replaced or closed", retriable=True)
                 producer = self._producer
                 if producer is None:
@@ -245,7 +185,7 @@ class KafkaPythonProducer:
             with self._changed:
                 self._is_replacing = False
                 self._producer = producer
-                too_late = self._is_closed
+                too_late = self._open.is_closed
                 self._changed.notify_all()
             if too_late and producer is not None:  # close() has not seen it
                 abandon(producer, ABANDON_TIMEOUT_S)
@@ -265,10 +205,9 @@ class KafkaPythonProducer:
             self._producer, self._is_replacing = None, True
         if not abandon(producer, timeout_s):
             logger.warning("a thread of a producer that was given up still runs")
-        with self._changed:
-            left = [one for one in self._open.values() if one.producer is producer]
+        left = [one for one in self._open.left() if one.producer is producer]
         for one in left:
-            if self._ends(one):
+            if self._open.remove(one):
                 one.set_exception(ClientError(f"{one}: {_GIVEN_UP}", retriable=True))
         with self._changed:
             self._is_replacing = False
@@ -279,10 +218,10 @@ class KafkaPythonProducer:
             suspected = self._suspicion.wait(self._watch_every_s)
             self._suspicion.clear()
             with self._changed:
-                if self._is_closed:
+                if self._open.is_closed:
                     return
                 producer = self._producer
-                first = next(iter(self._open.values()), None)
+                first = self._open.first()
             if producer is None:
                 continue
             if (first is not None and time.monotonic() > first.deadline) or (suspected and _gets_stuck(producer)):

@@ -73,7 +73,7 @@ class _NobodyTells(Publisher):
     """With acks 0 brokers do not answer, and the library makes offsets up: sent is all that there is to know."""
 
     def _acknowledged(self, one: Open, offset: int) -> None:
-        if self._ends(one):
+        if self._open.remove(one):
             one.set_result(-1)
 
 

@@ -13,7 +13,7 @@ import pytest
 from kafka import errors as kafka_errors
 from kafka.future import Future as KafkaFuture
 
-from kafetrain.client import kafka_python_producer
+from kafetrain.client import open_records
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
 from kafetrain.client.ports import ClientError, OutgoingRecord
 from tests.waiting import wait_for
@@ -127,7 +127,7 @@ def test_an_acknowledgement_without_an_offset_is_no_success() -> None:
 
 
 def test_a_record_of_any_size_goes_when_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_python_producer, "MAX_OPEN_BYTES", 10)
+    monkeypatch.setattr(open_records, "MAX_BYTES", 10)
     with played() as (producer, built):
         sent = producer.send(OutgoingRecord("t", 0, b"k", bytes(100)))
         built[0].acknowledge(0, 0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kafka import errors as kafka_errors
 
-from kafetrain.client import kafka_python_producer
+from kafetrain.client import open_records
 from kafetrain.client.kafka_python_producer import KafkaPythonProducer
 from kafetrain.client.ports import ClientError, OutgoingRecord
 from tests.contract.bare_kafka_python import LONG_ENOUGH_S, bare_consumer, bare_producer, they
@@ -132,7 +132,7 @@ def test_a_producer_does_not_notice_that_a_topic_has_grown(kafka_cluster: Cluste
 
 def test_a_producer_takes_more_than_it_can_send(kafka_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = kafka_cluster.topic()
-    monkeypatch.setattr(kafka_python_producer, "MAX_OPEN_RECORDS", 3)
+    monkeypatch.setattr(open_records, "MAX_RECORDS", 3)
     producer = kafka_cluster.client(max_block_ms=200).producer()
     kafka_cluster.later(lambda: producer.close(timedelta(0)))
     with bare_producer(kafka_cluster, max_block_ms=200) as bare:
