@@ -6,7 +6,7 @@ transaction manager is asked directly, with a deadline, and nothing is done with
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -20,14 +20,11 @@ from loguru import logger
 from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
 from kafetrain.client.kafka_python_producer import append
 from kafetrain.client.kafka_python_workarounds import REJECTIONS, abandon
+from kafetrain.client.open_records import OpenRecord, OpenRecords
 from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
-from kafetrain.futures import LightFuture
 from kafetrain.record import TopicPartition
 
 __all__ = ["KafkaPythonTransactions"]
-
-MAX_OPEN_BYTES = 64 * 1024 * 1024
-"""Of records that are not acknowledged. A larger one goes when it is alone."""
 
 ABORT_TIMEOUT_MS = 2_000
 ABANDON_TIMEOUT_S = 5.0
@@ -44,8 +41,7 @@ class KafkaPythonTransactions:
         self._manager = producer._transaction_manager
         self._member: Any = None
         self._is_open = False
-        self._room = threading.Condition()  # guards the next; nothing is called or taken inside
-        self._open_bytes = 0
+        self._open: OpenRecords[OpenRecord] = OpenRecords()
         try:
             producer.init_transactions()  # bounded by max_block_ms
         except Exception as error:
@@ -61,23 +57,16 @@ class KafkaPythonTransactions:
         self._is_open = True
 
     def send(self, record: OutgoingRecord) -> Future[int]:
-        future: LightFuture[int] = LightFuture()
-        size = len(record.key or b"") + len(record.value or b"")
-        doing = f"sending to {record.topic}[{record.partition}]"
-        with self._room:
-            if not self._room.wait_for(lambda: self._fits(size), self._timeout_s):
-                future.set_exception(ClientError(f"{doing}: too much is not acknowledged yet", retriable=True))
-                return future
-            self._open_bytes += size
-        future.add_done_callback(lambda _: self._ended(size))
+        one = OpenRecord(record, self)
         try:
+            self._open.add(one, time.monotonic() + self._timeout_s)
             sent = append(self._producer, record)
         except Exception as error:
-            future.set_exception(_error(error, doing))
-            return future
-        sent.add_callback(partial(_acknowledged, future, doing))
-        sent.add_errback(lambda error: future.set_exception(_error(error, doing)))
-        return future
+            self._failed(one, error)
+            return one
+        sent.add_callback(partial(self._acknowledged, one))
+        sent.add_errback(partial(self._failed, one))
+        return one
 
     def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         doing = f"committing a transaction for group {self._member.group_id}"
@@ -115,20 +104,13 @@ class KafkaPythonTransactions:
         if not result.wait(timeout_ms=self._timeout_s * 1000):
             raise kafka_errors.KafkaTimeoutError(f"no answer within {self._timeout_s:g} s")
 
-    def _fits(self, size: int) -> bool:
-        return not self._open_bytes or self._open_bytes + size <= MAX_OPEN_BYTES
+    def _acknowledged(self, one: OpenRecord, metadata: Any) -> None:
+        self._open.remove(one)
+        one.appended(metadata.offset)
 
-    def _ended(self, size: int) -> None:
-        with self._room:
-            self._open_bytes -= size
-            self._room.notify_all()
-
-
-def _acknowledged(future: Future[int], doing: str, metadata: Any) -> None:
-    if metadata.offset >= 0:
-        future.set_result(metadata.offset)
-    else:  # a repeated batch whose first copy the broker knows, but no longer where it is
-        future.set_exception(ClientError(f"{doing}: appended, but nobody tells at which offset", retriable=True))
+    def _failed(self, one: OpenRecord, error: Exception) -> None:
+        self._open.remove(one)
+        one.set_exception(_error(error, str(one)))
 
 
 def _error(error: Exception, doing: str) -> ClientError:
