@@ -14,11 +14,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as LibraryPartition
-from loguru import logger
 
 from kafetrain.client.confluent_errors import AUTH_ERRORS, TOO_LARGE, client_error, error_of
 from kafetrain.client.confluent_producer import ConfluentProducer
-from kafetrain.client.ports import AdminPort, ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
+from kafetrain.client.ports import AdminPort, ClientError, Committed, NotOwnerError, OutgoingRecord
+from kafetrain.client.transactions import Transactions
 from kafetrain.record import TopicPartition
 
 __all__ = ["ConfluentTransactions"]
@@ -44,7 +44,7 @@ _FINAL = (
 """Another producer would meet the same."""
 
 
-class ConfluentTransactions:
+class ConfluentTransactions(Transactions):
     """A `TransactionalProducerPort`. Building it settles what a former producer of its id has left open.
 
     `producer`: the library's. `send` waits, `max_block_s` at most, as `ConfluentProducer.send` does.
@@ -60,53 +60,32 @@ class ConfluentTransactions:
         timeout_s: float,
         max_block_s: float,
     ) -> None:
-        self._producer, self._membership, self._timeout_s = producer, membership, timeout_s
-        self._member = b""
-        self._is_open = False
+        super().__init__(producer, membership, _error)
+        self._timeout_s = timeout_s
         try:
             producer.init_transactions(timeout_s)
         except Exception as error:
             raise _error(error, f"beginning transactions of {id}") from error
         self._sender = _Sender(lambda: producer, build_admin, max_block_s=max_block_s)
 
-    def begin(self) -> None:
-        self._member = self._membership()
-        try:
-            self._producer.begin_transaction()
-        except Exception as error:
-            raise _error(error, "beginning a transaction") from error
-        self._is_open = True
-
     def send(self, record: OutgoingRecord) -> Future[int]:
         return self._sender.send(record)
 
-    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
-        doing = f"committing a transaction for {', '.join(sorted({place.topic for place in next_offsets}))}"
+    def _send_offsets(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         offsets = [
             LibraryPartition(place.topic, place.partition, committed.next_offset, committed.metadata)
             for place, committed in next_offsets.items()
         ]
-        try:
-            self._producer.send_offsets_to_transaction(offsets, self._member, self._timeout_s)
-        except Exception as error:
-            raise _error(error, doing) from error
-        self._is_open = False
-        try:
-            self._end()
-        except Exception as error:
-            raise OutcomeUnknownError(str(client_error(error, doing)), retriable=True) from error
-
-    def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            try:
-                self._producer.abort_transaction(ABORT_TIMEOUT_S)
-            except Exception as error:
-                logger.debug("a transaction is left to its timeout: {}", client_error(error, "aborting"))
-        self._sender.close(timedelta(0))
+        self._producer.send_offsets_to_transaction(offsets, self._member, self._timeout_s)
 
     def _end(self) -> None:
         self._producer.commit_transaction(self._timeout_s)
+
+    def _abort(self) -> None:
+        self._producer.abort_transaction(ABORT_TIMEOUT_S)
+
+    def _free(self) -> None:
+        self._sender.close(timedelta(0))
 
 
 class _Sender(ConfluentProducer):

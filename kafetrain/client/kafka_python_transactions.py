@@ -21,7 +21,8 @@ from kafetrain.client.kafka_python_errors import AUTH_ERRORS, client_error
 from kafetrain.client.kafka_python_producer import append
 from kafetrain.client.kafka_python_workarounds import REJECTIONS, abandon
 from kafetrain.client.open_records import OpenRecord, OpenRecords
-from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutcomeUnknownError, OutgoingRecord
+from kafetrain.client.ports import ClientError, Committed, NotOwnerError, OutgoingRecord
+from kafetrain.client.transactions import Transactions
 from kafetrain.record import TopicPartition
 
 __all__ = ["KafkaPythonTransactions"]
@@ -33,28 +34,18 @@ _FINAL = (*REJECTIONS, *AUTH_ERRORS, kafka_errors.UnsupportedVersionError, kafka
 """Another producer would meet the same."""
 
 
-class KafkaPythonTransactions:
+class KafkaPythonTransactions(Transactions):
     """A `TransactionalProducerPort`. Building it settles what a former producer of its id has left open."""
 
     def __init__(self, producer: Any, membership: Callable[[], Any], *, timeout_s: float) -> None:
-        self._producer, self._membership, self._timeout_s = producer, membership, timeout_s
-        self._manager = producer._transaction_manager
-        self._member: Any = None
-        self._is_open = False
+        super().__init__(producer, membership, _error)
+        self._manager, self._timeout_s = producer._transaction_manager, timeout_s
         self._open: OpenRecords[OpenRecord] = OpenRecords()
         try:
             producer.init_transactions()  # bounded by max_block_ms
         except Exception as error:
             abandon(producer, ABANDON_TIMEOUT_S)
             raise _error(error, f"beginning transactions of {producer.config['transactional_id']}") from error
-
-    def begin(self) -> None:
-        self._member = self._membership()
-        try:
-            self._producer.begin_transaction()
-        except Exception as error:
-            raise _error(error, "beginning a transaction") from error
-        self._is_open = True
 
     def send(self, record: OutgoingRecord) -> Future[int]:
         one = OpenRecord(record, self)
@@ -68,36 +59,26 @@ class KafkaPythonTransactions:
         sent.add_errback(partial(self._failed, one))
         return one
 
-    def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
-        doing = f"committing a transaction for group {self._member.group_id}"
+    def _send_offsets(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         # The leader epoch stays -1: with one, brokers refuse offsets of a leader they no longer know.
         offsets = {
             KafkaTopicPartition(*place): OffsetAndMetadata(committed.next_offset, committed.metadata, -1)
             for place, committed in next_offsets.items()
         }
-        try:
-            self._wait(self._manager.send_offsets_to_transaction(offsets, self._member))
-        except Exception as error:
-            raise _error(error, doing) from error
-        self._is_open = False
-        try:
-            self._end()
-        except Exception as error:
-            raise OutcomeUnknownError(str(client_error(error, doing)), retriable=True) from error
-
-    def close(self) -> None:
-        if self._is_open and not self._manager.has_fatal_error():
-            try:
-                ending = self._manager.begin_abort()
-                self._producer._sender.wakeup()
-                ending.wait(timeout_ms=ABORT_TIMEOUT_MS)
-            except Exception as error:
-                logger.debug("a transaction is left to its timeout: {}", client_error(error, "aborting"))
-        if not abandon(self._producer, ABANDON_TIMEOUT_S):
-            logger.warning("a thread of a producer that was given up still runs")
+        self._wait(self._manager.send_offsets_to_transaction(offsets, self._member))
 
     def _end(self) -> None:
         self._wait(self._manager.begin_commit())
+
+    def _abort(self) -> None:
+        if not self._manager.has_fatal_error():
+            ending = self._manager.begin_abort()
+            self._producer._sender.wakeup()
+            ending.wait(timeout_ms=ABORT_TIMEOUT_MS)
+
+    def _free(self) -> None:
+        if not abandon(self._producer, ABANDON_TIMEOUT_S):
+            logger.warning("a thread of a producer that was given up still runs")
 
     def _wait(self, result: Any) -> None:
         self._producer._sender.wakeup()
