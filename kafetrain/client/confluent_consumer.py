@@ -15,6 +15,9 @@ from kafetrain.client.confluent_admin import ConfluentAdmin
 from kafetrain.client.confluent_errors import AUTH_ERRORS, OUT_OF_RANGE, client_error, is_retriable
 from kafetrain.client.confluent_inbox import Inbox, Item
 from kafetrain.client.confluent_io import ConsumerThread
+from kafetrain.client.confluent_membership import Membership
+from kafetrain.client.confluent_partitions import OwnPartitions
+from kafetrain.client.confluent_requests import Requests
 from kafetrain.client.ports import (
     ClientError,
     Committed,
@@ -44,20 +47,37 @@ class ConfluentConsumer(ConsumerPort):
     """
 
     def __init__(
-        self, consumer: Any, group: str | None, build_admin: Callable[[], ConfluentAdmin], **options: Any
+        self,
+        consumer: Any,
+        group: str | None,
+        build_admin: Callable[[], ConfluentAdmin],
+        *,
+        begins_at_end: bool = False,
+        is_cooperative: bool = False,
+        max_poll_interval_s: float = float("inf"),
     ) -> None:
-        self._name = "the reader" if group is None else f"group {group}"
+        self._name = name = "the reader" if group is None else f"group {group}"
         self._has_group = group is not None
         self._build_admin = build_admin
         self._admin: ConfluentAdmin | None = None  # built when offsets are asked for
-        self._inbox = Inbox()
-        self._thread = ConsumerThread(
+        self._inbox, requests = Inbox(), Requests(name)
+        self._partitions = OwnPartitions(
             consumer,
-            self._name,
+            name,
             self._inbox,
             lambda places: self._own_admin().committed(group or "", places),
-            **options,
+            begins_at_end=begins_at_end,
         )
+        self._membership = Membership(
+            consumer,
+            name,
+            self._inbox,
+            self._partitions,
+            requests,
+            is_cooperative=is_cooperative,
+            max_poll_interval_s=max_poll_interval_s,
+        )
+        self._thread = ConsumerThread(consumer, name, self._inbox, self._partitions, self._membership, requests)
         self._assigned: set[TopicPartition] = set()  # without a group
 
     def subscribe(self, topics: Collection[str], events: RebalanceEvents) -> None:
@@ -75,7 +95,7 @@ class ConfluentConsumer(ConsumerPort):
         self._inbox.forget(gone)
         for place, next_offset in anew.items():
             self._inbox.move(place, None if next_offset == BEGINNING else next_offset)
-        self._thread.post(partial(self._thread.reassign, gone_or_moved, anew))
+        self._thread.post(partial(self._partitions.reassign, gone_or_moved, anew))
         self._thread.start()
 
     def poll(self, timeout: timedelta, max_records: int = 500) -> Mapping[TopicPartition, Sequence[Record]]:
@@ -93,13 +113,13 @@ class ConfluentConsumer(ConsumerPort):
     def seek(self, partition: TopicPartition, next_offset: int) -> None:
         if next_offset < 0:
             raise ValueError(f"an offset is not negative: {next_offset}")
-        if partition not in (self._thread.ours if self._has_group else self._assigned):
+        if partition not in (self._partitions.ours if self._has_group else self._assigned):
             raise NotOwnerError(f"{_name(partition)} is not assigned to {self._name}")
         self._inbox.move(partition, next_offset)
         if self._has_group:
-            self._thread.post(partial(self._thread.seek, partition, next_offset))
+            self._thread.post(partial(self._partitions.seek, partition, next_offset))
         else:  # the library takes no seek where the position was out of range
-            self._thread.post(partial(self._thread.reassign, [partition], {partition: next_offset}))
+            self._thread.post(partial(self._partitions.reassign, [partition], {partition: next_offset}))
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         self._inbox.pause(self._known(partitions))
@@ -107,13 +127,13 @@ class ConfluentConsumer(ConsumerPort):
     def resume(self, partitions: Collection[TopicPartition]) -> None:
         known = self._known(partitions)
         self._inbox.resume(known)
-        self._thread.post(partial(self._thread.resume, known))
+        self._thread.post(partial(self._partitions.resume, known))
 
     def commit(self, next_offsets: Mapping[TopicPartition, Committed]) -> None:
         if not next_offsets:
             return
         doing = f"committing for {self._name}"
-        self._thread.call(partial(self._thread.commit, next_offsets), COMMIT_TIMEOUT_MS / 1000, doing)
+        self._thread.call(partial(self._membership.commit, next_offsets), COMMIT_TIMEOUT_MS / 1000, doing)
 
     def end_offsets(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         return self._own_admin().end_offsets(partitions)
@@ -123,7 +143,7 @@ class ConfluentConsumer(ConsumerPort):
 
     def membership(self) -> bytes:
         """The library's group metadata, for its transactions. Any thread. `NotOwnerError`: no member at the moment."""
-        found = self._thread.membership
+        found = self._membership.metadata
         # Without generation and member a broker takes any transaction: that is how clients work that know no groups.
         if found is None or not has_member(found):
             raise NotOwnerError(f"this is no member of {self._name} at the moment")
@@ -137,7 +157,7 @@ class ConfluentConsumer(ConsumerPort):
             self._admin.close()
 
     def _known(self, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
-        ours = self._thread.ours if self._has_group else self._assigned
+        ours = self._partitions.ours if self._has_group else self._assigned
         return [partition for partition in partitions if partition in ours]
 
     def _own_admin(self) -> ConfluentAdmin:
