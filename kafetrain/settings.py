@@ -6,7 +6,7 @@ defaults; what is more to the left wins. This is the only place that reads the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -37,80 +37,28 @@ from kafetrain.durations import parse_duration, parse_size
 from kafetrain.errors import ConfigurationError
 from kafetrain.record import BackoffPolicy
 from kafetrain.retriable import decide
+from kafetrain.settings_problems import MayBe, Together, as_text, problems_of
 
 __all__ = ["Settings"]
 
 _PREFIX = "KAFETRAIN_"
 # Read by the test fixtures and by apps, so not unknown.
 _ELSEWHERE = ("KAFETRAIN_TEST", "KAFETRAIN_CACHE", "KAFETRAIN_TOPICS", "KAFETRAIN_AUTO_COMMIT")
-_SECRET = frozenset({"sasl_password", "client_options"})
-_DAY = timedelta(days=1)
-
-
-class _MayBe(str):
-    """What a setting may be, in words: the end of the sentence that an error begins."""
-
-
-class _Together(ValueError):
-    """Problems that several settings have with each other, as (setting, text)."""
-
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{name}: {text}" for name, text in problems))
-        self.problems = problems
-
-
-def _group(value: str) -> str:
-    if value != value.strip():
-        raise ValueError("it begins or ends with a blank, which would make it another group")
-    return value
-
-
-def _timeout(value: timedelta) -> timedelta:
-    if not timedelta(0) < value <= _DAY:
-        raise ValueError("it is out of bounds")
-    return value
-
-
-def _no_limit(value: object) -> object:
-    if isinstance(value, str) and value.strip().lower() in ("none", "null"):
-        return None
-    return checks.whole_number(value)
-
-
-def _none_or(parse: Callable[[object], object]) -> BeforeValidator:
-    def read(value: object) -> object:
-        is_none = value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null"))
-        return None if is_none else parse(value)
-
-    return BeforeValidator(read)
-
-
-def _positive(value: timedelta | None) -> timedelta | None:
-    if value is not None and value <= timedelta(0):
-        raise ValueError("it is out of bounds")
-    return value
-
-
-def _prefix(value: str) -> str:
-    if not checks.LEGAL_IN_TOPICS.fullmatch(value):
-        raise ValueError("it has characters that Kafka does not allow in topic names")
-    return value
-
 
 _Count = Annotated[int, BeforeValidator(checks.whole_number)]
 _Timeout = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    AfterValidator(_timeout),
-    _MayBe("a duration such as 30s, up to one day"),
+    AfterValidator(checks.up_to_a_day),
+    MayBe("a duration such as 30s, up to one day"),
 ]
-_Prefix = Annotated[str, AfterValidator(_prefix), _MayBe("letters, digits, '.', '_' and '-', at least one")]
+_Prefix = Annotated[str, AfterValidator(checks.topic_prefix), MayBe("letters, digits, '.', '_' and '-', at least one")]
 _Classes = Annotated[
     tuple[type[Exception], ...],
     BeforeValidator(checks.error_classes),
-    _MayBe("subclasses of Exception, or their dotted names separated by commas"),
+    MayBe("subclasses of Exception, or their dotted names separated by commas"),
 ]
-_File = Annotated[str | None, _MayBe("the path of a file in PEM format")]
+_File = Annotated[str | None, BeforeValidator(checks.path), MayBe("the path of a file in PEM format")]
 
 
 class Settings(BaseSettings):
@@ -137,34 +85,34 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[
         list[str],
         BeforeValidator(checks.servers),
-        _MayBe("host:port, several as a list or separated by commas"),
+        MayBe("host:port, several as a list or separated by commas"),
     ] = ["localhost:9092"]  # pydantic copies it for every instance
     """Brokers to ask first, `host:port` each; they name all the others. Two or three, so that one may be down.
     Kafka: `bootstrap.servers`."""
 
-    group_id: Annotated[str, Field(min_length=1), AfterValidator(_group), _MayBe("the name of a consumer group")]
+    group_id: Annotated[str, Field(min_length=1), AfterValidator(checks.group), MayBe("the name of a consumer group")]
     """Consumer group of the source topic; required. `{group_id}-retry` reads the retry topics. Another group has
     retries of its own, also of the same topic. Kafka: `group.id`."""
 
-    client: Annotated[Literal["kafka-python", "confluent"], _MayBe("kafka-python or confluent")] = "kafka-python"
+    client: Annotated[Literal["kafka-python", "confluent"], MayBe("kafka-python or confluent")] = "kafka-python"
     """The library that talks to Kafka. `confluent`: confluent-kafka, faster, with the extra `confluent`."""
 
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None,
-        _MayBe("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"),
+        MayBe("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"),
     ] = None
     """How to reach the brokers. None: the client's own default, PLAINTEXT. Kafka: `security.protocol`."""
 
     sasl_mechanism: Annotated[
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"] | None,
-        _MayBe("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, GSSAPI or AWS_MSK_IAM"),
+        MayBe("PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, GSSAPI or AWS_MSK_IAM"),
     ] = None
     """How to log in; needs a `SASL_...` protocol. Kafka: `sasl.mechanism`."""
 
-    sasl_username: Annotated[str | None, _MayBe("text")] = None
+    sasl_username: Annotated[str | None, MayBe("text")] = None
     """User for PLAIN and SCRAM."""
 
-    sasl_password: Annotated[SecretStr | None, _MayBe("text")] = None
+    sasl_password: Annotated[SecretStr | None, MayBe("text")] = None
     """Password for PLAIN and SCRAM. Never in a log, an error or a `repr`."""
 
     ssl_cafile: _File = None
@@ -178,17 +126,17 @@ class Settings(BaseSettings):
 
     max_retries: Annotated[
         Annotated[int, Field(ge=0)] | None,
-        BeforeValidator(_no_limit),
-        _MayBe("a whole number of at least 0, or none for no limit"),
+        BeforeValidator(checks.none_or(checks.whole_number)),
+        MayBe("a whole number of at least 0, or none for no limit"),
     ] = 5
     """Runs of the handler after the first one. 0: the first failure is the last. None: no limit. A key waits for as
     long as its head is retried."""
 
     maximum_attempts_age: Annotated[
         timedelta | None,
-        _none_or(parse_duration),
-        AfterValidator(_positive),
-        _MayBe("a duration such as 2h, or none for no limit"),
+        BeforeValidator(checks.none_or(parse_duration)),
+        AfterValidator(checks.positive),
+        MayBe("a duration such as 2h, or none for no limit"),
     ] = None
     """A record that fails when its first failure is longer ago than this is dead. None: its age does not matter. Where
     this is set and `max_retries` is not, the number of runs has no limit; with both, what is reached first counts."""
@@ -196,7 +144,7 @@ class Settings(BaseSettings):
     backoff: Annotated[
         BackoffPolicy,
         BeforeValidator(checks.policy),
-        _MayBe(
+        MayBe(
             "a callable from the attempt to a timedelta, or a mapping with policy (exponential, linear, constant), "
             "initial, multiplier, step, maximum, jitter"
         ),
@@ -206,8 +154,8 @@ class Settings(BaseSettings):
 
     breaker: Annotated[
         Breaker | None,
-        _none_or(checks.breaker),
-        _MayBe("a Breaker, a mapping with keys, window, probe_after, probe_at_most, or none"),
+        BeforeValidator(checks.none_or(checks.breaker)),
+        MayBe("a Breaker, a mapping with keys, window, probe_after, probe_at_most, or none"),
     ] = None
     """For a dependency that is down: with a `Breaker`, a topic's partitions pause once so many keys in a row failed
     alike, and single records find out when it is over. None: each record is retried by itself. In files a mapping, in
@@ -225,56 +173,56 @@ class Settings(BaseSettings):
     topic_format: Annotated[
         str,
         AfterValidator(checks.topic_format),
-        _MayBe("text with {prefix}, {topic} and perhaps {group}, such as {prefix}-{group}-{topic}"),
+        MayBe("text with {prefix}, {topic} and perhaps {group}, such as {prefix}-{group}-{topic}"),
     ] = "{prefix}-{topic}"
     """How the names of the three topics are made. With `{group}` every group has topics of its own, which lets old
     records be purged while other groups retry."""
 
     retry_topic_partitions: Annotated[
-        _Count, Field(ge=0), _MayBe("a whole number of at least 0 (0: as many as the source)")
+        _Count, Field(ge=0), MayBe("a whole number of at least 0 (0: as many as the source)")
     ] = 0
     """Partitions of each of the three topics. 0: as many as the source topic, and they grow with it. An explicit
     number saves partitions, and must never change while keys are locked."""
 
     replication_factor: Annotated[
-        int, BeforeValidator(checks.whole_number), _MayBe("-1 (the broker's default) or 1 to 32767")
+        _Count, AfterValidator(checks.replicas), MayBe("-1 (the broker's default) or 1 to 32767")
     ] = -1
     """Replicas of topics that are created. -1: the broker's default. Kafka: `replication.factor`."""
 
-    auto_create_topics: Annotated[bool, _MayBe("true or false")] = True
+    auto_create_topics: Annotated[bool, MayBe("true or false")] = True
     """Create topics that are missing, and grow them with the source topic. False: an error that prints the commands."""
 
-    free_on_dlq: Annotated[bool, _MayBe("true or false")] = False
+    free_on_dlq: Annotated[bool, MayBe("true or false")] = False
     """What follows a dead letter of the same key. False: it is parked behind it, until an operator releases or
     replays the key. True: it runs, as if nothing had been."""
 
     state_restore_timeout: _Timeout = timedelta(seconds=30)
     """How long restoring the locks of a partition may make no progress, before it is an error."""
 
-    delivery: Annotated[Literal["at-least-once", "transactional"], _MayBe("at-least-once or transactional")] = (
+    delivery: Annotated[Literal["at-least-once", "transactional"], MayBe("at-least-once or transactional")] = (
         "at-least-once"
     )
     """What an instance can do that has lost a partition without knowing it. `at-least-once`: lose nothing, but break
     the order. `transactional`: nothing; locks, retry records, dead letters and offsets are written in transactions,
     which costs a failing record some ms. For layers 2 and 3. Kafka: `transactional.id`."""
 
-    concurrency: Annotated[_Count, Field(ge=1), _MayBe("a whole number of at least 1")] = 1
+    concurrency: Annotated[_Count, Field(ge=1), MayBe("a whole number of at least 1")] = 1
     """Handler threads on the source side, and as many on the retry side. The order of a key always holds, so more
     of them help only where there are several keys."""
 
-    max_held_records: Annotated[_Count, Field(ge=1), _MayBe("a whole number of at least 1")] = 10_000
+    max_held_records: Annotated[_Count, Field(ge=1), MayBe("a whole number of at least 1")] = 10_000
     """Records that one partition keeps in memory, on either side. Full: it is paused, and resumed below half. More
     lets more keys wait without delaying others, at their size each. No Kafka key."""
 
     max_held_bytes: Annotated[
-        int, BeforeValidator(parse_size), Field(ge=1024), _MayBe("a size of at least 1024 bytes, such as 64MiB")
+        int, BeforeValidator(parse_size), Field(ge=1024), MayBe("a size of at least 1024 bytes, such as 64MiB")
     ] = 64 * 1024 * 1024
     """The same in bytes of keys, values and headers; the bound that is reached first counts. No Kafka key."""
 
     shutdown_timeout: _Timeout = timedelta(seconds=10)
     """How long a stop waits for running handlers. What has not ended by then runs again later."""
 
-    auto_offset_reset: Annotated[Literal["earliest", "latest"], _MayBe("earliest or latest")] = "earliest"
+    auto_offset_reset: Annotated[Literal["earliest", "latest"], MayBe("earliest or latest")] = "earliest"
     """Where a group without committed offsets begins in the source topic. Kafka: `auto.offset.reset`."""
 
     retry_on: _Classes = (Exception,)
@@ -285,7 +233,7 @@ class Settings(BaseSettings):
 
     # The last one, so that its validator sees all the others.
     client_options: Annotated[
-        dict[str, Any], BeforeValidator(checks.json_mapping), _MayBe("a mapping of the Kafka client's options")
+        dict[str, Any], BeforeValidator(checks.json_mapping), MayBe("a mapping of the Kafka client's options")
     ] = Field(default_factory=dict, repr=False, validate_default=True)
     """Options of the Kafka client by its own names; each goes to those of consumer, producer and admin that know it.
     Not for what has a setting here, nor for what kafetrain must set itself."""
@@ -299,24 +247,12 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            problems += type(self)._problems_of(error, given=frozenset(values))
+            problems += problems_of(error, names, _PREFIX, given=values)
         except (SettingsError, OSError, UnicodeError) as error:
             problems.append(f"the environment or the .env file cannot be read: {type(error).__name__}")
         # Not raised inside the handler: an error that keeps pydantic's as its context would keep the inputs as well.
         if problems:
-            raise ConfigurationError(_as_text(problems))
-
-    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile", mode="before")
-    @classmethod
-    def _path_as_text(cls, value: object) -> object:
-        return str(value) if hasattr(value, "__fspath__") else value
-
-    @field_validator("replication_factor")
-    @classmethod
-    def _replicas(cls, value: int) -> int:
-        if value != -1 and not 1 <= value <= 32767:
-            raise ValueError("it is out of bounds")
-        return value
+            raise ConfigurationError(as_text(problems))
 
     @field_validator("client_options")
     @classmethod
@@ -325,7 +261,7 @@ class Settings(BaseSettings):
         problems = [*checks.check_prefixes(values), *check_client(values), *check_delivery(values)]
         problems += [*check_security(values), *check_client_options(values)]
         if problems:
-            raise _Together(problems)
+            raise Together(problems)
         return value
 
     @model_validator(mode="after")
@@ -358,31 +294,6 @@ class Settings(BaseSettings):
                 hint = checks.nearest(name, cls.model_fields, _PREFIX)
                 logger.warning("{} in the {} is no setting and has no effect{}", variable, place, hint)
 
-    @classmethod
-    def _problems_of(cls, error: ValidationError, given: frozenset[str]) -> Iterator[str]:
-        seen: set[str] = set()
-        for detail in error.errors(include_url=False):
-            name = str(detail["loc"][0]) if detail["loc"] else "settings"
-            cause = detail.get("ctx", {}).get("error")
-            if isinstance(cause, _Together):
-                yield from (f"{field}: {text}" for field, text in cause.problems)
-            elif name in seen:  # pydantic reports each branch of a union
-                continue
-            else:
-                yield cls._problem(name, detail["type"], detail["input"], cause, from_code=name in given)
-            seen.add(name)
-
-    @classmethod
-    def _problem(cls, name: str, kind: str, value: object, cause: object, *, from_code: bool) -> str:
-        may_be = next((m for m in cls.model_fields[name].metadata if isinstance(m, _MayBe)), None)
-        variable = f"{_PREFIX}{name.upper()}"
-        if kind == "missing":
-            return f"{name} is missing: pass it, or set {variable}; it may be {may_be}"
-        shown = f"{name} (not shown)" if name in _SECRET else f"{name} = {_shown(value)}"
-        source = "" if from_code else f" (from {variable})"
-        reason = f": {cause}" if isinstance(cause, ValueError) else ""
-        return f"{shown}{source}{reason}; it may be {may_be}"
-
     @property
     def retry_group_id(self) -> str:
         """The consumer group that reads the retry topics."""
@@ -395,17 +306,3 @@ class Settings(BaseSettings):
         decide.
         """
         return decide(error, retry_on=self.retry_on, never_retry_on=self.never_retry_on)
-
-
-def _shown(value: object, limit: int = 120) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _as_text(problems: list[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    return "\n  ".join([f"{len(problems)} settings are wrong:", *problems])

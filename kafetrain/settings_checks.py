@@ -12,7 +12,8 @@ import importlib
 import json
 import re
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from kafetrain.backoff_policy import backoff_from
@@ -25,12 +26,19 @@ __all__ = [
     "breaker",
     "check_prefixes",
     "error_classes",
+    "group",
     "json_mapping",
     "nearest",
+    "none_or",
+    "path",
     "policy",
+    "positive",
+    "replicas",
     "servers",
     "texts",
     "topic_format",
+    "topic_prefix",
+    "up_to_a_day",
     "whole_number",
 ]
 
@@ -80,10 +88,57 @@ def servers(value: object) -> list[str]:
     return addresses
 
 
+def group(value: str) -> str:
+    """The name of a consumer group."""
+    if value != value.strip():
+        raise ValueError("it begins or ends with a blank, which would make it another group")
+    return value
+
+
+def path(value: object) -> object:
+    """As text."""
+    return str(value) if hasattr(value, "__fspath__") else value
+
+
 def whole_number(value: object) -> object:
     """Refuses what would become a number by accident: booleans."""
     if isinstance(value, bool):
         raise ValueError("a yes or no is not a number")
+    return value
+
+
+def none_or(parse: Callable[[object], object]) -> Callable[[object], object]:
+    """None, also as text, or what `parse` makes of it."""
+
+    def read(value: object) -> object:
+        is_none = value is None or (isinstance(value, str) and value.strip().lower() in ("none", "null"))
+        return None if is_none else parse(value)
+
+    return read
+
+
+def positive(value: timedelta | None) -> timedelta | None:
+    if value is not None and value <= timedelta(0):
+        raise ValueError("it is out of bounds")
+    return value
+
+
+def up_to_a_day(value: timedelta) -> timedelta:
+    if not timedelta(0) < value <= timedelta(days=1):
+        raise ValueError("it is out of bounds")
+    return value
+
+
+def replicas(value: int) -> int:
+    """Of a topic; -1: the broker's default."""
+    if value != -1 and not 1 <= value <= 32767:
+        raise ValueError("it is out of bounds")
+    return value
+
+
+def topic_prefix(value: str) -> str:
+    if not LEGAL_IN_TOPICS.fullmatch(value):
+        raise ValueError("it has characters that Kafka does not allow in topic names")
     return value
 
 
