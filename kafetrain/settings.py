@@ -34,6 +34,7 @@ from kafetrain.backoff_policy import ExponentialBackoff
 from kafetrain.breaker import Breaker
 from kafetrain.client_checks import check_client, check_client_options, check_delivery, check_security
 from kafetrain.durations import parse_duration, parse_size
+from kafetrain.error_classes import error_classes
 from kafetrain.errors import ConfigurationError
 from kafetrain.record import BackoffPolicy
 from kafetrain.retriable import decide
@@ -55,7 +56,7 @@ _Timeout = Annotated[
 _Prefix = Annotated[str, AfterValidator(checks.topic_prefix), MayBe("letters, digits, '.', '_' and '-', at least one")]
 _Classes = Annotated[
     tuple[type[Exception], ...],
-    BeforeValidator(checks.error_classes),
+    BeforeValidator(error_classes),
     MayBe("subclasses of Exception, or their dotted names separated by commas"),
 ]
 _File = Annotated[str | None, BeforeValidator(checks.path), MayBe("the path of a file in PEM format")]
