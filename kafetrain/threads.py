@@ -15,7 +15,7 @@ from loguru import logger
 
 from kafetrain.errors import KafetrainError, first_line
 
-__all__ = ["Loop", "LoopThread", "Workers"]
+__all__ = ["Loop", "LoopThread", "Workers", "stop_at_exit"]
 
 
 class Loop(Protocol):
@@ -126,3 +126,12 @@ class Workers:
             del task
             if self._tasks.empty() and not self._has_free.is_set():
                 self._has_free.set()
+
+
+def stop_at_exit(stop: Callable[[], None], raised: object) -> None:
+    """For `__exit__`: what `stop` raises is told, unless the block has `raised` itself."""
+    try:
+        stop()
+    except BaseException:
+        if raised is None:
+            raise

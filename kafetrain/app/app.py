@@ -25,6 +25,7 @@ from kafetrain.handlers import check_handler
 from kafetrain.managed.job import Engine
 from kafetrain.record import Handler, Middleware, Record
 from kafetrain.settings import Settings
+from kafetrain.threads import stop_at_exit
 from kafetrain.tracker import ErrorTracker
 from kafetrain.tracker.hooks import OnDeadLetter
 
@@ -262,11 +263,7 @@ class App:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise
+        stop_at_exit(self.stop, error)
 
     def _engine(self, planned: Planned) -> Engine:
         handler = Router({topic: partial(self._handle, handler) for topic, handler in planned.handlers.items()})

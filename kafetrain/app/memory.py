@@ -25,6 +25,7 @@ from kafetrain.record import Handler, Middleware, Record, is_retry_message
 from kafetrain.settings import Settings
 from kafetrain.telemetry.outcomes import FAILED, NO_OUTCOME, PAUSED, observe
 from kafetrain.testing.simulated import SimulatedCluster, SimulatedRecord
+from kafetrain.threads import stop_at_exit
 from kafetrain.topics import AuxiliaryTopics
 
 if TYPE_CHECKING:
@@ -101,11 +102,7 @@ class TestClient:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self.close()
-        except BaseException:
-            if error is None:
-                raise
+        stop_at_exit(self.close, error)
 
     def _create(self, topic: str) -> None:
         if topic not in self.cluster.topics():

@@ -12,6 +12,7 @@ from kafetrain.handlers import check_handler
 from kafetrain.record import Handler, Middleware
 from kafetrain.retry import RetryManager
 from kafetrain.settings import Settings
+from kafetrain.threads import stop_at_exit
 from kafetrain.tracker import ErrorTracker
 from kafetrain.tracker.hooks import OnDeadKey, OnDeadLetter
 from kafetrain.tracker.state import Side
@@ -111,8 +112,4 @@ class ResilientConsumer:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise
+        stop_at_exit(self.stop, error)

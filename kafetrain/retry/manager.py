@@ -10,7 +10,7 @@ from kafetrain.errors import ConfigurationError
 from kafetrain.handlers import check_handler
 from kafetrain.record import Handler
 from kafetrain.retry.loop import RetryLoop
-from kafetrain.threads import LoopThread, Workers
+from kafetrain.threads import LoopThread, Workers, stop_at_exit
 from kafetrain.tracker import ErrorTracker
 from kafetrain.tracker.state import Side
 
@@ -127,11 +127,7 @@ class RetryManager:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            self.stop()
-        except BaseException:
-            if error is None:
-                raise
+        stop_at_exit(self.stop, error)
 
     def _started_workers(self) -> Workers:
         if self._workers is None:

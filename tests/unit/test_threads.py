@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-from kafetrain.threads import Workers
+import pytest
+
+from kafetrain.errors import KafetrainError
+from kafetrain.threads import Workers, stop_at_exit
 
 LONG_S = 60.0
 
@@ -28,3 +31,12 @@ def test_a_worker_is_free_before_its_first_task_and_after_its_last() -> None:
     assert time.monotonic() - began < LONG_S
     workers.request_stop()
     assert workers.join(LONG_S)
+
+
+def test_what_a_stop_raises_hides_nothing_that_was_raised_before() -> None:
+    def stop() -> None:
+        raise KafetrainError("it could not end")
+
+    with pytest.raises(KafetrainError, match="could not end"):
+        stop_at_exit(stop, None)
+    stop_at_exit(stop, ValueError("what is raised already"))
