@@ -95,8 +95,10 @@ def check_client_options(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 
 
 def _of_kafka_python(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from kafetrain.client import kafka_python
+    from kafetrain.client import kafka_python, kafka_python_publisher
 
+    if package := kafka_python_publisher.library_for(f"{options.get('compression_type')}"):
+        yield "client_options", f"compression_type needs the package {package}: pip install 'kafetrain[compression]'"
     known: frozenset[str] = frozenset().union(*kafka_python.known_options().values())
     owned: Collection[str] = kafka_python.OWNED_OPTIONS
     for name in options:

@@ -44,6 +44,8 @@ def client_error(error: BaseException, doing: str) -> ClientError:
     if isinstance(error, ClientError):
         return error
     text = f"{doing}: {_text(error)}{_missing_right(error, doing)}"
+    if isinstance(error, kafka_errors.UnsupportedCodecError):
+        text += ". Another program compresses so; to read it: pip install 'kafetrain[compression]'"
     if isinstance(error, _NOT_OWNER):
         return NotOwnerError(text)
     if isinstance(error, _TOO_LARGE):

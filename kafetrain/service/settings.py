@@ -6,7 +6,7 @@ import ipaddress
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kafetrain.durations import parse_duration, parse_size
@@ -111,6 +111,15 @@ class ServiceSettings(BaseSettings):
                 for one in error.errors(include_input=False, include_url=False)
             ]
             raise ConfigurationError("; ".join(problems)) from None
+
+    @field_validator("kafka_compression")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        from kafetrain.client.kafka_python_publisher import library_for  # slow, and most services need no Kafka
+
+        if package := library_for(value):
+            raise ValueError(f"{value} needs the package {package}: pip install 'kafetrain[compression]'")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> ServiceSettings:

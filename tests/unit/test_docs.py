@@ -18,11 +18,13 @@ from pydantic_core import PydanticUndefined
 import kafetrain
 import kafetrain.testing
 from kafetrain import cli, errors
+from kafetrain.client import confluent, kafka_python
 from kafetrain.core.headers import DeadLetterState
 from kafetrain.durations import format_duration
 from kafetrain.outcome import Outcome
 from kafetrain.record import DlqHeader, RetryHeader
 from kafetrain.settings import Settings
+from tests.benchmarks.locks import sizes
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -88,6 +90,29 @@ def test_no_setting_is_listed_that_does_not_exist(path: Path) -> None:
     assert rows(path, "setting").keys() - {"setting", "---", *Settings.model_fields} == set()
 
 
+def test_every_option_of_a_client_that_no_user_may_set_is_named() -> None:
+    _, text = (PAGES / "settings.md").read_text().split("## What kafetrain sets itself\n")
+    named = set(re.findall(r"`([^`]+)`", text))
+    assert kafka_python.OWNED_OPTIONS - named == set()
+    assert confluent.OWNED_OPTIONS - named - {name.replace("_", ".") for name in named} == set()
+
+
+# Figures
+
+
+def test_the_bytes_that_a_redirect_writes_are_what_the_benchmark_counts() -> None:
+    listed = rows(PAGES / "benchmarks.md", "record")
+    assert {name: int(listed[name][0]) for name in sizes()} == sizes()
+    text = (PAGES / "scaling.md").read_text()
+    assert [size for size in sizes().values() if f"| {size} " not in text] == []
+
+
+def test_the_memory_of_a_lock_is_the_same_on_both_pages() -> None:
+    text = (PAGES / "scaling.md").read_text()
+    weighed = [cells[0] for name, cells in rows(PAGES / "benchmarks.md", "locks of each key").items() if name.isdigit()]
+    assert [size for size in weighed if f"{size} bytes each" not in text] == []
+
+
 # Names
 
 
@@ -123,9 +148,9 @@ def test_every_outcome_is_described() -> None:
     assert [outcome.name for outcome in Outcome if f"`{outcome.name}`" not in text] == []
 
 
-def commands(command: Any, path: str) -> Iterator[str]:
+def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "commands"):
-        yield path
+        yield path, command
         return
     for name, inner in command.commands.items():
         yield from commands(inner, f"{path} {name}")
@@ -133,7 +158,14 @@ def commands(command: Any, path: str) -> Iterator[str]:
 
 def test_every_command_has_a_section() -> None:
     headings = re.findall(r"^## (kafetrain .*)$", (PAGES / "cli.md").read_text(), re.MULTILINE)
-    assert sorted(headings) == sorted(commands(typer.main.get_command(cli.app), "kafetrain"))
+    assert sorted(headings) == sorted(path for path, _ in commands(typer.main.get_command(cli.app), "kafetrain"))
+
+
+def test_every_option_of_a_command_is_described() -> None:
+    text = (PAGES / "cli.md").read_text()
+    for path, command in commands(typer.main.get_command(cli.app), "kafetrain"):
+        options = [name for one in command.params if not getattr(one, "hidden", False) for name in one.opts]
+        assert [name for name in options if name[:2] == "--" and not re.search(rf"{name}\b", text)] == [], path
 
 
 # Messages
