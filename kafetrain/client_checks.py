@@ -100,6 +100,10 @@ def _of_kafka_python(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if package := kafka_python_publisher.library_for(f"{options.get('compression_type')}"):
         yield "client_options", f"compression_type needs the package {package}: pip install 'kafetrain[compression]'"
     known: frozenset[str] = frozenset().union(*kafka_python.known_options().values())
+    for name in ("bootstrap_timeout_ms", "linger_ms", "max_block_ms"):  # that are calculated with
+        value = options.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            yield "client_options", f"{name} must be a whole number of milliseconds"
     owned: Collection[str] = kafka_python.OWNED_OPTIONS
     for name in options:
         if name in owned:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
 
 from kafetrain.client.connection import (
     BOOTSTRAP_TIMEOUT_MS,
@@ -190,6 +191,8 @@ class KafkaPythonClient:
         servers = ",".join(self._servers)
         if isinstance(error, AUTH_ERRORS):
             return client_error(error, f"the {role} was refused by Kafka at {servers}; check the sasl_ settings")
+        if not isinstance(error, (KafkaError, OSError, ClientError)):  # an option has a value that it cannot have
+            return client_error(error, f"the {role} cannot be built")
         return client_error(error, f"the {role} could not connect to Kafka at {servers}")
 
     def _delivery_timeout_ms(self) -> int:

@@ -109,6 +109,15 @@ def test_a_refused_login_is_told_at_once_and_is_not_retriable(either_cluster: Cl
     assert "hunter2" not in str(caught.value)
 
 
+def test_an_option_that_cannot_be_is_told_and_nothing_is_left_behind(kafka_cluster: Cluster) -> None:
+    client = kafka_cluster.client(compression_type="zst")
+    before = threading.active_count()
+    with pytest.raises(ClientError, match=r"the producer cannot be built: .*zst") as caught:
+        client.producer()
+    assert not caught.value.retriable
+    wait_for("its threads have ended", lambda: threading.active_count() <= before)
+
+
 @pytest.mark.needs("client options")
 def test_options_reach_the_clients_that_know_them(cluster: Cluster) -> None:
     """`linger_ms` is the producer's alone, `fetch_min_bytes` the consumer's; each of the others would refuse it."""

@@ -69,6 +69,11 @@ class TestClientOptions:
     def test_an_option_that_kafetrain_must_set_is_refused(self, name: str) -> None:
         assert error_of(client_options={name: "x"}).startswith(f"client_options: {name} is set by kafetrain itself")
 
+    @pytest.mark.parametrize("name", ["bootstrap_timeout_ms", "linger_ms", "max_block_ms", "session_timeout_ms"])
+    def test_a_time_must_be_a_whole_number(self, name: str) -> None:
+        text = error_of(client_options={name: "5"})
+        assert text.startswith(f"client_options: {name} must be a whole number of milliseconds")
+
     def test_a_write_must_end_before_the_session_does(self) -> None:
         text = error_of(client_options={"delivery_timeout_ms": 30_000, "session_timeout_ms": 30_000})
         assert "client_options: delivery_timeout_ms (30000) must be below session_timeout_ms (30000)" in text
