@@ -12,7 +12,8 @@ __all__ = ["LoggingMiddleware"]
 
 
 class LoggingMiddleware:
-    """One event for each record that did not simply succeed, at DEBUG for a pause; keys and payloads are never logged.
+    """One event for each record that did not simply succeed: at DEBUG for a pause, at WARNING for a failure and a dead
+    letter, else at INFO. Keys and payloads are never logged.
 
     `success_level` (say "DEBUG"): an event for each success too, which costs the healthy path several microseconds
     a record. `error_text`: the error's text beside its type, for handlers whose errors quote no payload.
@@ -37,7 +38,7 @@ class LoggingMiddleware:
             if self._success_level is not None:
                 _bound(record).log(self._success_level, "record succeeded")
         elif isinstance(result, Outcome):
-            _bound(record).info("record {}", result.value)
+            _bound(record).log("WARNING" if result is Outcome.DEAD_LETTERED else "INFO", "record {}", result.value)
         return result
 
 
