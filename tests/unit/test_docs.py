@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,6 +26,11 @@ from kafetrain.outcome import Outcome
 from kafetrain.record import DlqHeader, RetryHeader
 from kafetrain.settings import Settings
 from tests.benchmarks.locks import sizes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -205,6 +211,17 @@ def test_operations_quotes_log_events_that_exist() -> None:
     assert len(events) > 8
     # Said as "record {}" with the outcome's value.
     assert [event for event in events if event != "record dead-lettered" and not is_said(event)] == []
+
+
+# Packages
+
+
+def test_every_package_that_is_installed_along_is_named() -> None:
+    text = (PAGES / "requirements.md").read_text().lower()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[^\w-]", line, maxsplit=1)[0] for line in project["dependencies"]]
+    assert len(needed) > 5
+    assert [name for name in needed if name.lower() not in text] == []
 
 
 # Code
