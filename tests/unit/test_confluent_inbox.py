@@ -6,15 +6,16 @@ import threading
 import time
 from typing import Any
 
-from kafetrain.client.confluent_inbox import HELD_AT_MOST, ConfluentRecord, Inbox, Item
+from kafetrain.client.confluent_inbox import HELD_AT_MOST, Inbox, Item
 from kafetrain.record import Record, TopicPartition
+from tests.unit.records import record
 
 ONE, TWO = TopicPartition("orders", 1), TopicPartition("orders", 2)
 NEVER = threading.Event()
 
 
 def records(place: TopicPartition, *offsets: int) -> list[Record]:
-    return [ConfluentRecord(*place, offset, b"k", b"v", 0, ()) for offset in offsets]
+    return [record(*place, offset) for offset in offsets]
 
 
 def item(place: TopicPartition, *offsets: int) -> Item:
