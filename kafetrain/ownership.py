@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
@@ -161,6 +161,14 @@ class Ownership(Generic[P]):
         self.awaited.discard(partition.place)
         self._consumer.resume([partition.place])
 
+    def put_back(self, place: TopicPartition, offset: int) -> None:
+        """It was delivered from here on and has not begun: a resume that was meant for its former assignment came after
+        the new one. Delivered again once it begins."""
+        if place in self.awaited:
+            with suppress(NotOwnerError):
+                self._consumer.pause([place])
+                self._consumer.seek(place, offset)
+
     def answer_handovers(self) -> None:
         """Hand over what is idle. Handlers that have had their time are abandoned; writes are waited for: one that
         lands after the next owner has read the log would undo what that one does."""
@@ -189,6 +197,7 @@ class Ownership(Generic[P]):
 
     def commit(self) -> bool:
         """Commit what has moved. A refusal is no error, but False: what is not committed is delivered again."""
+        self.take_events()  # what was lost, and may have come back since, commits nothing
         self._next_commit = self._clock.monotonic() + COMMIT_EVERY_S
         with self._committing:
             return self._commit_all_but(self._in_transactions)
@@ -251,7 +260,6 @@ class Ownership(Generic[P]):
             while not self.commit() and self._clock.monotonic() < deadline:
                 # Others who leave at the same time cause a rebalance, and it may leave us what we have.
                 work_on()
-                self.take_events()
                 self.answer_handovers()
         finally:
             self._closed = True

@@ -92,6 +92,8 @@ class SourceLoop:
         for place, records in polled.items():
             if (owned := self._owned.partitions.get(place)) is not None:
                 owned.dispatch(records)
+            else:
+                self._owned.put_back(place, records[0].offset)
 
     def _poll_only(self) -> None:
         # Keeps the membership while running handlers end; what it delivers is dropped, and not begun in any ledger.

@@ -137,10 +137,12 @@ class RetryLoop:
 
     def _read(self, wait_s: float) -> None:
         for place, records in self._consumer.poll(timedelta(seconds=wait_s)).items():
-            if (part := self._owned.partitions.get(place)) is not None:
-                for record in records:
-                    part.ledger.begin(record.offset)
-                    self._sort(part, record)
+            if (part := self._owned.partitions.get(place)) is None:
+                self._owned.put_back(place, records[0].offset)
+                continue
+            for record in records:
+                part.ledger.begin(record.offset)
+                self._sort(part, record)
         if self._transactor is not None:
             self._pass_markers()
         with self._state.mutex:

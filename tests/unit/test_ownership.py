@@ -32,12 +32,20 @@ class Partition:
 class Consumer:
     def __init__(self) -> None:
         self.resumed: list[TopicPartition] = []
+        self.paused: list[TopicPartition] = []
+        self.sought: dict[TopicPartition, int] = {}
         self.commits: list[dict[TopicPartition, int]] = []
         self.refuses: ClientError | None = None
         self.closed = False
 
     def resume(self, places: Collection[TopicPartition]) -> None:
         self.resumed += places
+
+    def pause(self, places: Collection[TopicPartition]) -> None:
+        self.paused += places
+
+    def seek(self, place: TopicPartition, offset: int) -> None:
+        self.sought[place] = offset
 
     def commit(self, offsets: Mapping[TopicPartition, Committed]) -> None:
         if self.refuses is not None:
@@ -167,6 +175,38 @@ def test_a_lost_partition_commits_nothing(bench: Bench) -> None:
     assert partition.left
     assert bench.released == [A]
     assert bench.consumer.commits == []
+
+
+def test_what_was_lost_and_has_come_back_since_the_last_step_commits_nothing(bench: Bench) -> None:
+    """A broker would take it: another owner may have gone on from there, and its offset would be taken back."""
+    bench.own(A).position, bench.own(B).position = 7, 2
+    bench.owned.lost(frozenset({A}))
+    bench.owned.assigned(frozenset({A}))
+    bench.owned.commit()
+    assert bench.consumer.commits == [{B: 2}]
+    assert bench.owned.awaited == {A}
+
+
+def test_what_is_lost_and_comes_back_while_closing_commits_nothing(bench: Bench) -> None:
+    bench.own(A).position = 7
+    running = bench.own(B)
+    running.idle = False
+
+    def work_on() -> None:
+        running.idle, running.position = True, 2
+        bench.owned.lost(frozenset({A}))
+        bench.owned.assigned(frozenset({A}))
+
+    bench.owned.close(work_on)
+    assert bench.consumer.commits == [{B: 2}]
+
+
+def test_what_came_too_soon_is_read_again_from_there(bench: Bench) -> None:
+    bench.owned.assigned(frozenset({A}))
+    bench.owned.take_events()
+    bench.owned.put_back(A, 5)
+    bench.owned.put_back(B, 5)  # given up: its next owner reads it
+    assert (bench.consumer.paused, bench.consumer.sought) == ([A], {A: 5})
 
 
 def test_a_partition_that_is_lost_and_comes_back_during_a_handover_is_kept(bench: Bench) -> None:
