@@ -214,6 +214,16 @@ class RetrySchedule:
     def below_half(self) -> bool:
         return self.loaded_records * 2 < self._max_records and self.loaded_bytes * 2 < self._max_bytes
 
+    @property
+    def crowded(self) -> bool:
+        """Payloads have to go: the bound is reached, or what is wanted finds no room."""
+        return self.full or (bool(self._wanted) and not self._has_room)
+
+    @property
+    def _has_room(self) -> bool:
+        """For a quarter of the bound: to read the retry topic again for less would cost too much."""
+        return self.loaded_records * 4 <= self._max_records * 3 and self.loaded_bytes * 4 <= self._max_bytes * 3
+
     def shed(self, now_ms: int) -> None:
         """Drop the payloads of what cannot run soon, until below half of the bound."""
         for held in tuple(self._loaded.values()):
@@ -231,9 +241,15 @@ class RetrySchedule:
         """Fetch its payload again, whenever its turn is."""
         self._wanted[held.at] = held
 
+    @property
+    def wants(self) -> bool:
+        """Is there something to fetch again, and room for it?"""
+        return bool(self._wanted) and self._has_room
+
     def wanted(self) -> dict[int, Held]:
-        """What to fetch again, by offset in the retry topic."""
-        return self._wanted
+        """What to fetch again now, by offset in the retry topic: as much as there is room for."""
+        room = max(0, self._max_records - self.loaded_records)
+        return dict(itertools.islice(self._wanted.items(), room)) if self.wants else {}
 
     def load(self, held: Held, record: Record, size: int) -> None:
         """The payload is back."""

@@ -194,7 +194,10 @@ class RetryLoop:
             raise LogTruncatedError(part.redirect.topic, part.redirect.partition, wanted, end)
 
     def _fetch_again(self) -> None:
-        wanted = {part.place: dict(part.schedule.wanted()) for part in self._owned if part.schedule.wanted()}
+        if not any(part.schedule.wants for part in self._owned):
+            return
+        with self._state.mutex:
+            wanted = {part.place: found for part in self._owned if (found := part.schedule.wanted())}
         if not wanted:
             return
         try:
@@ -215,7 +218,7 @@ class RetryLoop:
         wait is at the inbox, and short, since records arrive meanwhile; else it is in the poll.
         """
         wait_s, now_ms, busy = IDLE_WAIT_S, self._clock.now_ms(), self._owned.leaving
-        if busy or any(p.open_work or p.waiting_count or p.schedule.wanted() for p in self._owned):
+        if busy or any(p.open_work or p.waiting_count or p.schedule.wants for p in self._owned):
             busy, wait_s = True, self._busy_wait_s
             self._busy_wait_s = min(2 * wait_s, BUSY_WAIT_AT_MOST_S)  # a handler that takes long is asked less often
         for part in self._owned:
@@ -261,7 +264,7 @@ class RetryLoop:
 
     def _keep_bounds(self) -> None:
         for part in self._owned:
-            if part.schedule.full:
+            if part.schedule.crowded:
                 with self._state.mutex:
                     part.schedule.shed(self._clock.now_ms())
             waiting, most = part.waiting_count, self._settings.max_held_records
