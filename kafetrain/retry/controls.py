@@ -108,13 +108,18 @@ class Controls:
         )
 
     def _retry_now(self, chain: tuple[int, ChainKey], control: Control, entry: Entry | None) -> None:
-        held = self._part.schedule.get((control.id.partition, control.id.offset))
         now_ms = self._parts.clock.now_ms()
-        if entry is None or entry.state is not State.PENDING or entry.due_ms <= now_ms or (held and held.busy):
+        if entry is None or entry.state is not State.PENDING or entry.due_ms <= now_ms:
             self._done(chain, control, "due already")
             return
-        if held is not None:
-            held.busy = True  # or it might run while its entry is written, and its outcome be undone by that
+        with self._state.mutex:
+            held = self._part.schedule.get((control.id.partition, control.id.offset))
+            runs = held is not None and held.busy
+            if held is not None:
+                held.busy = True  # or it might run while its entry is written, and its outcome be undone by that
+        if runs:
+            self._done(chain, control, "due already")
+            return
         entry = structs.replace(entry, due_ms=now_ms, log_offset=-1)
         headers, write = audit_headers(control.audit), self._outcomes.writes(self._part).entry
         work = partial(write, self._outcomes.topic, control.id, entry, headers, alone=held is None)
@@ -126,8 +131,8 @@ class Controls:
         if entry is None or entry.state is not State.PENDING:
             self._done(chain, control, "nothing to skip")
             return
-        held = self._part.schedule.get((control.id.partition, control.id.offset))
         with self._state.mutex:
+            held = self._part.schedule.get((control.id.partition, control.id.offset))
             locks = self._part.table.source(chain[0])
             known = locks.chains.get(chain[1])
             is_head = known is not None and runnable_head(locks, known) == control.id.offset
