@@ -217,14 +217,15 @@ class RetryLoop:
         A poll cannot be woken and the inbox can. So where an outcome is awaited that may free the next of a chain, the
         wait is at the inbox, and short, since records arrive meanwhile; else it is in the poll.
         """
-        wait_s, now_ms, busy = IDLE_WAIT_S, self._clock.now_ms(), self._owned.leaving
+        wait_s, busy = IDLE_WAIT_S, self._owned.leaving
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         if busy or any(p.open_work or p.waiting_count or p.schedule.wants for p in self._owned):
             busy, wait_s = True, self._busy_wait_s
             self._busy_wait_s = min(2 * wait_s, BUSY_WAIT_AT_MOST_S)  # a handler that takes long is asked less often
         for part in self._owned:
             wake_ms = part.schedule.next_wake_ms()
             if wake_ms is not None and not part.leaving and part.claim.ready:
-                wait_s = min(wait_s, max(0.0, (max(wake_ms, part.not_before_ms) - now_ms) / 1000))
+                wait_s = min(wait_s, max(0.0, (wake_ms - now_ms) / 1000, part.paused_until - now))
         return wait_s, busy
 
     def _is_next_due_within(self, ms: int) -> bool:
@@ -239,9 +240,9 @@ class RetryLoop:
         for part in self._owned:
             if part.leaving or not part.claim.ready:
                 continue
-            now_ms = self._clock.now_ms()
+            is_paused, now_ms = self._clock.monotonic() < part.paused_until, self._clock.now_ms()
             with self._state.mutex:
-                due = [] if now_ms < part.not_before_ms else part.schedule.pop_due(now_ms)
+                due = [] if is_paused else part.schedule.pop_due(now_ms)
                 runs = [(held, part.entry_of(held)) for held in due]
                 parks = [(held, part.entry_of(held)) for held in part.take_parks()]
                 dead = [

@@ -99,7 +99,7 @@ class Outcomes:
 
     def _run(self, part: RetryPartition, held: Held, view: SourceView) -> None:
         # The partition may have been paused since this one was handed over.
-        if part.leaving or self._clock.now_ms() < part.not_before_ms:
+        if part.leaving or self._clock.monotonic() < part.paused_until:
             self.inbox.put(partial(self._no_outcome, part, held))
             return
         try:
@@ -151,8 +151,8 @@ class Outcomes:
 
     def _failed(self, part: RetryPartition, held: Held, error: BaseException) -> None:
         if isinstance(error, Pause):
-            until_ms = self._clock.now_ms() + int(error.retry_in.total_seconds() * 1000)
-            part.not_before_ms = max(part.not_before_ms, until_ms)
+            until = self._clock.monotonic() + error.retry_in.total_seconds()
+            part.paused_until = max(part.paused_until, until)
             self._no_outcome(part, held)
             return
         if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: stop, and count nothing

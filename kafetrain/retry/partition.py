@@ -74,8 +74,8 @@ class RetryPartition:
         self.waits_for: tuple[int | None, float] = (None, 0.0)
         """The oldest lock that a record waits for, and since when (monotonic)."""
         self.orphans: OrphanCheck | None = None
-        self.not_before_ms = 0
-        """A handler asked for a pause."""
+        self.paused_until = float("-inf")
+        """A handler asked for a pause (monotonic)."""
         with state.mutex:
             state.listeners[self.redirect] = self.schedule.touch
             state.relisteners[self.redirect] = self.schedule.touch_all
