@@ -92,13 +92,25 @@ class RetryLoop:
         self._purge_if_due()
 
     def close(self) -> None:
-        """Start nothing more, let running handlers end, commit, leave the group. Bounded by `shutdown_timeout`."""
+        """Start nothing more, let running handlers end, commit, leave the group. Bounded by `shutdown_timeout`.
+
+        Raises what has failed meanwhile; that keeps nothing else from its end.
+        """
+        failures: list[BaseException] = []
         try:
-            self._owned.close(partial(self._outcomes.settle, 0.02))
+            self._owned.close(partial(self._settle_on, failures))
         finally:
             if self._transactor is not None:
                 self._transactor.stop()
             self._refetcher.close()
+        if failures:
+            raise failures[0]
+
+    def _settle_on(self, failures: list[BaseException]) -> None:
+        try:
+            self._outcomes.settle(0.02)
+        except BaseException as error:
+            failures.append(error)
 
     # Whose partitions
 
