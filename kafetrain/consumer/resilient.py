@@ -63,6 +63,8 @@ class ResilientConsumer:
             for topic in self._topics:
                 self._manager.start_retry_consumer(topic)
             self._consumer.start(self._topics, self._handler, on_fatal=self._one_ended)
+            if self._ended:  # one of them has, and could not ask what was not started yet
+                self._request_stop()
         except BaseException:
             try:
                 self.stop()
@@ -80,9 +82,7 @@ class ResilientConsumer:
 
     def stop(self) -> None:
         """Stop all layers, bounded by `shutdown_timeout`, and free everything. Raises what ended one of them before."""
-        self._ended = True
-        self._manager.request_stop()
-        self._consumer.request_stop()
+        self._request_stop()
         if self._manager.called_by_handler or self._consumer.called_by_handler:
             return  # what runs must end first; run() or the next stop() does the rest
         errors: list[BaseException] = []
@@ -97,6 +97,9 @@ class ResilientConsumer:
 
     def _one_ended(self, error: BaseException) -> None:
         # One side without the other would let retries or locks pile up unseen: both stop, check() and run() say why.
+        self._request_stop()
+
+    def _request_stop(self) -> None:
         self._ended = True
         self._manager.request_stop()
         self._consumer.request_stop()

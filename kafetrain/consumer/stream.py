@@ -68,6 +68,8 @@ class Stream:
             try:
                 record, future = self._handed.get(timeout=POLL_S)
             except Empty:
+                if self._consumer.ended():  # stopped before this stream could be told
+                    break
                 continue
             if not future.set_running_or_notify_cancel():
                 continue  # called off: its partition went away

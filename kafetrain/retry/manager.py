@@ -76,7 +76,7 @@ class RetryManager:
             consumer.close()
             raise
         thread = LoopThread(loop, f"kafetrain-retry-{topic}", self._on_fatal)
-        self._threads[topic], self._asked_at = thread, None
+        self._threads, self._asked_at = {**self._threads, topic: thread}, None  # others look through it meanwhile
         self._tracker.state.retry_consumers.add(topic)
         thread.start()
 
