@@ -92,12 +92,13 @@ class SourcePartition:
     def collect(self) -> None:
         """Complete in the ledger what workers have completed."""
         ledger, done, runs = self.ledger, self._done, self._runs
-        for run in tuple(runs):
+        for _ in range(len(runs)):  # workers append to them meanwhile
+            run = runs.popleft()
             over = run.over  # read first: nothing ends after it
             if (completed := run.collect()) is not None:
                 ledger.complete_range(*completed)
-            if over:
-                runs.remove(run)
+            if not over:
+                runs.append(run)
         if done:
             for first, last in ranges_of([done.popleft() for _ in range(len(done))]):
                 ledger.complete_range(first, last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from kafetrain import Pause
+from kafetrain.consumer.batches import Batch, Run
 from kafetrain.consumer.delivery import hold_back
 from kafetrain.consumer.key_order import SLICE_S, SourcePartition
 from kafetrain.record import TopicPartition
@@ -244,6 +246,25 @@ def test_a_future_cancelled_by_somebody_else_stops_the_consumer_with_a_word(benc
     future.cancel()
     wait_for("the error arrived", lambda: bench.fatal)
     assert "t[0]@0" in str(bench.fatal[0])
+
+
+def test_a_run_that_begins_while_the_others_are_collected_is_collected_with_the_next(bench: Bench) -> None:
+    class Contended(deque[Any]):
+        """A worker begins a run at each look at what is there."""
+
+        def __iter__(self) -> Iterator[Any]:
+            for run in super().__iter__():
+                self.append(Run(Batch([record(9, b"k")]), 0))
+                yield run
+
+    hold: Future[None] = Future()
+    bench.handler = lambda record: hold if record.offset == 0 else None
+    bench.part._runs = Contended()
+    bench.dispatch(b"a", b"b", b"c")
+    wait_for("all but the first are through", lambda: sorted(bench.ran) == [0, 1, 2])
+    assert bench.committed() == 0
+    hold.set_result(None)
+    wait_for("all are complete", lambda: bench.committed() == 3)
 
 
 def test_open_bytes_follow_the_committed_position(bench: Bench) -> None:
