@@ -17,6 +17,7 @@ from typing import Any
 from loguru import logger
 
 from kafetrain.client.ports import ClientError, ConsumerPort
+from kafetrain.core.entry import State
 from kafetrain.core.headers import Malformed, decode_retry
 from kafetrain.errors import LogTruncatedError
 from kafetrain.ownership import Ownership
@@ -268,7 +269,7 @@ class RetryLoop:
                 if entry is not None:
                     self._outcomes.park(part, held, entry)
             for (partition, offset), entry in dead:
-                if entry is not None:
+                if entry is not None and entry.state is State.DEAD:  # else it is replayed by now
                     self._outcomes.free(part, partition, offset, entry.key)
             if part.operator is not None:
                 part.operator.step()
