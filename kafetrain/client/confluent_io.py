@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
+from kafetrain.client.confluent_errors import text_of
 from kafetrain.client.confluent_inbox import Inbox, Item, items_of
 from kafetrain.client.confluent_membership import Membership
 from kafetrain.client.confluent_partitions import OwnPartitions
@@ -72,9 +73,10 @@ class ConsumerThread:
         self._wake()
 
     def call(self, request: Callable[[], T], timeout_s: float, doing: str) -> T:
-        """Its result. `ClientError`, retriable, when there was none in time; it may come about all the same."""
+        """Its result. `ClientError`, retriable where there was none in time; it may come about all the same."""
         if self.over.is_set():
-            raise ClientError(f"{doing}: the consumer is closed, or has failed", retriable=True)
+            why = "is closed" if self.failure is None else f"has failed: {text_of(self.failure)}"
+            raise ClientError(f"{doing}: the consumer {why}")
         future = self._requests.ask(request)
         self._wake()
         return result_of(future, timeout_s, doing)
