@@ -104,7 +104,7 @@ class ConfluentConsumer(ConsumerPort):
         batches, failures = self._inbox.take(give_up_at, max_records, self._thread.over)
         self._raise(failures)
         if not batches and self._thread.failure is not None and not self._thread.closing.is_set():
-            raise client_error(self._thread.failure, f"polling for {self._name}") from self._thread.failure
+            raise self._thread.refusal(f"polling for {self._name}") from self._thread.failure
         return batches
 
     def position(self, partition: TopicPartition) -> int | None:

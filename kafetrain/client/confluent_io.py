@@ -60,7 +60,7 @@ class ConsumerThread:
         self._thread = threading.Thread(target=self._run, name="kafetrain-librdkafka", daemon=True)
 
     def start(self) -> None:
-        if not self._thread.is_alive() and not self.closing.is_set():
+        if self._thread.ident is None and not self.closing.is_set():
             self._thread.start()
 
     def subscribe(self, topics: Collection[str], events: RebalanceEvents) -> None:
@@ -75,11 +75,15 @@ class ConsumerThread:
     def call(self, request: Callable[[], T], timeout_s: float, doing: str) -> T:
         """Its result. `ClientError`, retriable where there was none in time; it may come about all the same."""
         if self.over.is_set():
-            why = "is closed" if self.failure is None else f"has failed: {text_of(self.failure)}"
-            raise ClientError(f"{doing}: the consumer {why}")
+            raise self.refusal(doing) from self.failure
         future = self._requests.ask(request)
         self._wake()
         return result_of(future, timeout_s, doing)
+
+    def refusal(self, doing: str) -> ClientError:
+        """It is over, and stays so: nothing is to be tried again."""
+        why = "is closed" if self.failure is None else f"has failed: {text_of(self.failure)}"
+        return ClientError(f"{doing}: the consumer {why}")
 
     def polled(self) -> None:
         """The owner begins to poll."""
