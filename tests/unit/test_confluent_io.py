@@ -9,9 +9,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from kafetrain.client.confluent_consumer import ConfluentConsumer
-from kafetrain.client.confluent_inbox import Inbox
-from kafetrain.client.confluent_io import ConsumerThread
-from kafetrain.client.ports import ClientError
+from kafetrain.client.ports import ClientError, Committed
 from kafetrain.record import TopicPartition
 from tests.waiting import wait_for
 
@@ -33,11 +31,14 @@ class Broken:
 def test_nothing_is_asked_again_of_a_consumer_that_has_failed() -> None:
     """Who closes tries a refused commit for seconds, and each time it would be refused at once."""
     events: Any = None
-    thread = ConsumerThread(Broken(RuntimeError("no more")), "group g", Inbox(), lambda places: {})
-    thread.subscribe(["orders"], events)
-    assert thread.over.wait(30)
-    with pytest.raises(ClientError, match="committing: the consumer has failed: RuntimeError: no more") as caught:
-        thread.call(lambda: None, 5.0, "committing")
+    build_admin: Any = None
+    consumer = ConfluentConsumer(Broken(RuntimeError("no more")), "g", build_admin)
+    consumer.subscribe(["orders"], events)
+    with pytest.raises(ClientError, match="polling"):
+        wait_for("it has failed", lambda: consumer.poll(timedelta(seconds=1)))
+    failed = "committing for group g: the consumer has failed: RuntimeError: no more"
+    with pytest.raises(ClientError, match=failed) as caught:
+        consumer.commit({TopicPartition("orders", 0): Committed(7)})
     assert not caught.value.retriable
 
 
