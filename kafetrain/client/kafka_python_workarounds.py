@@ -92,6 +92,7 @@ def net_client_factory(secrets: Mapping[str, Any], bootstrap_timeout_ms: int) ->
         manager = _ConnectionManager(net, **options)
         client = KafkaNetClient(net=net, manager=manager, **options)
         _ask_again_for_topics_left_out(manager.cluster)
+        _refresh_again_after_errors(manager.cluster)
         manager.cluster.config["allow_auto_create_topics"] = False
         manager.cluster.config["retry_backoff_ms"] = options.get("retry_backoff_ms", 100)
         try:
@@ -121,6 +122,22 @@ def _ask_again_for_topics_left_out(cluster: Any) -> None:
             cluster.request_update()
 
     cluster.update_metadata = update_and_compare
+
+
+def _refresh_again_after_errors(cluster: Any) -> None:
+    """Let whoever asks for metadata start the loop that refreshes it, should that have ended.
+
+    An error that is none of Kafka's ends it (a set of topics that changed while it was looked through), and so does one
+    of a refresh that it only waits for. Nobody hears of a new leader then, and listing offsets times out for ever.
+    """
+    start = cluster.start_refresh_loop
+
+    def start_again() -> None:
+        if (loop := cluster._refresh_loop_future) is not None and loop.is_done and not cluster.closed:
+            cluster._refresh_loop_future = None
+        start()
+
+    cluster.start_refresh_loop = start_again
 
 
 # Consuming

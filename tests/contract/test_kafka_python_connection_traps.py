@@ -29,6 +29,7 @@ from kafetrain.settings import Settings
 from kafetrain.testing import Broker
 from tests.contract.bare_kafka_python import they
 from tests.contract.conftest import Cluster
+from tests.waiting import wait_for
 
 
 def test_settings_that_a_broker_refuses_to_tell_are_empty(kafka_cluster: Cluster) -> None:
@@ -37,6 +38,31 @@ def test_settings_that_a_broker_refuses_to_tell_are_empty(kafka_cluster: Cluster
         assert bare.describe_configs([ConfigResource("topic", "missing-topic")], config_filter="all") == {
             "topic": {"missing-topic": {}}
         }
+
+
+def test_one_error_ends_the_refreshing_of_metadata_for_good(kafka_cluster: Cluster) -> None:
+    def fail_once(cluster: Any) -> None:
+        ask = cluster.metadata_request
+
+        def topics_changed() -> None:
+            cluster.metadata_request = ask
+            raise RuntimeError("Set changed size during iteration")
+
+        cluster.metadata_request = topics_changed
+        failed = cluster.request_update()
+        wait_for("a refresh has failed", lambda: failed.is_done)
+        wait_for("the loop has ended", lambda: cluster._refresh_loop_future.is_done)
+
+    with KafkaAdminClient(bootstrap_servers=kafka_cluster.servers) as bare:
+        fail_once(bare._manager.cluster)
+        asked = bare._manager.cluster.request_update()
+        assert bare._manager.cluster._refresh_loop_future.is_done, "nobody will answer"
+        assert not asked.is_done
+
+    admin: Any = kafka_cluster.admin
+    fail_once(admin._admin._manager.cluster)
+    asked = admin._admin._manager.cluster.request_update()
+    wait_for("it is refreshed", asked.succeeded)
 
 
 def test_an_admin_client_never_forgets_a_coordinator(kafka_cluster: Cluster) -> None:
