@@ -97,8 +97,8 @@ def check_client_options(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]
 def _of_kafka_python(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from kafetrain.client import kafka_python, kafka_python_publisher
 
-    if package := kafka_python_publisher.library_for(f"{options.get('compression_type')}"):
-        yield "client_options", f"compression_type needs the package {package}: pip install 'kafetrain[compression]'"
+    if missing := kafka_python_publisher.what_is_missing(f"{options.get('compression_type')}"):
+        yield "client_options", f"compression_type {missing}"
     known: frozenset[str] = frozenset().union(*kafka_python.known_options().values())
     for name in ("bootstrap_timeout_ms", "linger_ms", "max_block_ms"):  # that are calculated with
         value = options.get(name, 0)

@@ -24,7 +24,7 @@ from kafetrain.client.kafka_python_workarounds import (
 )
 from kafetrain.client.ports import ClientError
 
-__all__ = ["Compression", "Publisher", "PublishingClient", "library_for"]
+__all__ = ["Compression", "Publisher", "PublishingClient", "what_is_missing"]
 
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -34,10 +34,12 @@ STAY_FOR = 100
 _LIBRARIES = {"snappy": (has_snappy, "python-snappy"), "lz4": (has_lz4, "lz4"), "zstd": (has_zstd, "zstandard")}
 
 
-def library_for(compression: str) -> str | None:
-    """The package that this compression needs and that is not installed."""
+def what_is_missing(compression: str) -> str | None:
+    """For an error, behind what is at fault: the package that this compression needs and that is not installed."""
     is_there, package = _LIBRARIES.get(compression, (bool, ""))
-    return package if package and not is_there() else None
+    if not package or is_there():
+        return None
+    return f"needs the package {package}: pip install 'kafetrain[compression]'"
 
 
 class Publisher(KafkaPythonProducer):

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kafetrain.client.by_kafka_python import by_kafka_python
 from kafetrain.client.connection import OPTION_NAMES
-from kafetrain.client.kafka_python_publisher import Compression, library_for
+from kafetrain.client.kafka_python_publisher import Compression, what_is_missing
 from kafetrain.durations import parse_size
 from kafetrain.managed.declared import Count, Declared, Duration, Name, Servers
 from kafetrain.settings import Settings
@@ -85,8 +85,8 @@ class ProducerConfig(Declared):
     @field_validator("compression")
     @classmethod
     def _installed(cls, value: str) -> str:
-        if package := library_for(value):
-            raise ValueError(f"it needs the package {package}: pip install 'kafetrain[compression]'")
+        if missing := what_is_missing(value):
+            raise ValueError(f"it {missing}")
         return value
 
     @model_validator(mode="after")

@@ -115,10 +115,10 @@ class ServiceSettings(BaseSettings):
     @field_validator("kafka_compression")
     @classmethod
     def _installed(cls, value: str) -> str:
-        from kafetrain.client.kafka_python_publisher import library_for  # slow, and most services need no Kafka
+        from kafetrain.client.kafka_python_publisher import what_is_missing  # slow, and most services need no Kafka
 
-        if package := library_for(value):
-            raise ValueError(f"{value} needs the package {package}: pip install 'kafetrain[compression]'")
+        if missing := what_is_missing(value):
+            raise ValueError(f"{value} {missing}")
         return value
 
     @model_validator(mode="after")

@@ -38,6 +38,11 @@ class Bench:
         self.schedule.touch(0, key)
         return held
 
+    def hold_alone(self, offset: int, due_ms: int) -> None:
+        """The lock and the record of a key of its own."""
+        self.put(offset, b"k%d" % offset, due_ms)
+        self.hold(offset, b"k%d" % offset)
+
     def due(self, now_ms: int) -> list[int]:
         return [held.place[1] for held in self.schedule.pop_due(now_ms)]
 
@@ -154,8 +159,7 @@ def test_beyond_the_bound_payloads_are_dropped_and_fetched_again_when_due() -> N
     bench = Bench(max_records=10)
     hour = 3_600_000
     for offset in range(12):
-        bench.put(offset, b"k%d" % offset, due_ms=hour)
-        bench.hold(offset, b"k%d" % offset)
+        bench.hold_alone(offset, due_ms=hour)
     assert bench.schedule.full
     bench.schedule.shed(now_ms=0)
     assert bench.schedule.below_half
@@ -176,8 +180,7 @@ def test_beyond_the_bound_payloads_are_dropped_and_fetched_again_when_due() -> N
 def test_nothing_is_fetched_again_until_there_is_room_for_a_quarter_of_the_bound() -> None:
     bench = Bench(max_records=8)
     for offset in range(16):
-        bench.put(offset, b"k%d" % offset, due_ms=50_000)
-        bench.hold(offset, b"k%d" % offset)
+        bench.hold_alone(offset, due_ms=50_000)
         bench.schedule.shed(now_ms=0)
     bench.due(50_000 - FETCH_AHEAD_MS)
     first = bench.schedule.wanted()
@@ -197,13 +200,11 @@ def test_what_waits_makes_room_for_what_is_due() -> None:
     """Below the bound, and too full to fetch anything: nothing that waits for long may keep a key from its turn."""
     bench = Bench(max_records=8)
     for offset in range(16):
-        bench.put(offset, b"k%d" % offset, due_ms=50_000)
-        bench.hold(offset, b"k%d" % offset)
+        bench.hold_alone(offset, due_ms=50_000)
         bench.schedule.shed(now_ms=0)
     while bench.schedule.loaded_records < 7:
         offset += 1
-        bench.put(offset, b"k%d" % offset, due_ms=3_600_000)
-        bench.hold(offset, b"k%d" % offset)
+        bench.hold_alone(offset, due_ms=3_600_000)
     bench.due(50_000 - FETCH_AHEAD_MS)
     assert not bench.schedule.full
     assert bench.schedule.crowded
@@ -214,8 +215,7 @@ def test_what_waits_makes_room_for_what_is_due() -> None:
 def test_what_is_due_keeps_its_payload() -> None:
     bench = Bench(max_records=4)
     for offset in range(4):
-        bench.put(offset, b"k%d" % offset, due_ms=0)
-        bench.hold(offset, b"k%d" % offset)
+        bench.hold_alone(offset, due_ms=0)
     bench.schedule.shed(now_ms=0)
     assert bench.schedule.full
     assert sorted(bench.due(0)) == [0, 1, 2, 3]
